@@ -1,0 +1,108 @@
+"""What the shell is to do, in order. Their results come back as events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from okanjo_conductor._core.jobs import Job
+    from okanjo_conductor._types import Ordinal, Slot, StatsReport, WorkerExit, WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadJobs:
+    """Read up to `count` jobs from the source. Answered once, by `JobsAccepted` or
+    `IntakeEnded`."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartWorker:
+    """Start a process. Answered by `WorkerReady` or `WorkerExited`."""
+
+    worker_id: WorkerId
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandOut:
+    """Send jobs to a worker, as consecutive ordinals from `first`."""
+
+    worker_id: WorkerId
+    first: Ordinal
+    jobs: list[Job]
+    attempts: list[tuple[int, int]]
+    """Index and attempt number of those that are not at their first attempt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecallJobs:
+    """Take back what the worker has not started. Answered by `JobsRecalled`, unless it exits."""
+
+    worker_id: WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopWorker:
+    """Ask a worker to finish the job at hand and leave."""
+
+    worker_id: WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TerminateWorker:
+    """Send SIGTERM: it did not leave in time."""
+
+    worker_id: WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KillWorker:
+    """Send SIGKILL to its process group: it did not heed SIGTERM."""
+
+    worker_id: WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnJobs:
+    """Put jobs that were never finished back to the front of the source, in this order."""
+
+    jobs: list[Job]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnounceExit:
+    """Tell listeners that a worker has ended."""
+
+    end: WorkerExit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmitStats:
+    """Tell listeners the counters of a report cycle."""
+
+    report: StatsReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndRun:
+    """All is over and no worker is left. The last command."""
+
+    error: Exception | None
+
+
+Command: TypeAlias = (
+    ReadJobs
+    | StartWorker
+    | HandOut
+    | RecallJobs
+    | StopWorker
+    | TerminateWorker
+    | KillWorker
+    | ReturnJobs
+    | AnnounceExit
+    | EmitStats
+    | EndRun
+)

@@ -1,0 +1,52 @@
+"""What became of jobs, as facts: delivered to the user before the commands of the same step.
+
+Done jobs come in columns, because they are the million; the others come one by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from okanjo_conductor._core.jobs import Job
+    from okanjo_conductor._types import Attempt, Cause, JobId, JobState, Slot, WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobsDone:
+    """Final: these jobs have values. Three columns of equal length."""
+
+    worker_id: WorkerId
+    slot: Slot
+    jobs: list[Job]
+    values: list[Any]
+    nanoseconds: list[int]
+    histories: dict[JobId, tuple[Attempt, ...]]
+    """Earlier attempts of those that had any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFailed:
+    """Final: this job has no value."""
+
+    worker_id: WorkerId | None
+    slot: Slot | None
+    job: Job
+    state: JobState
+    cause: Cause
+    error: Exception
+    place: str
+    history: tuple[Attempt, ...]
+    """Every attempt, the last one included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRetried:
+    """Not final: an attempt ended badly and there will be another."""
+
+    job: Job
+    attempt: Attempt
+
+
+Record: TypeAlias = JobsDone | JobFailed | JobRetried

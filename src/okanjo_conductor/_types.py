@@ -1,0 +1,373 @@
+"""The values users see: what a job came to, how a run went, what is sent between processes.
+
+Plain data, without behaviour that needs a process or a clock. Seconds are ``float``, sizes are
+bytes as ``int``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, NewType, final
+
+from okanjo_conductor.errors import JobsFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "LATER",
+    "Attempt",
+    "Cause",
+    "FailureGroup",
+    "JobInfo",
+    "JobState",
+    "Key",
+    "Later",
+    "Message",
+    "Outcome",
+    "Report",
+    "Retry",
+    "StatsAggregate",
+    "StatsReport",
+    "WorkerExit",
+    "WorkerStats",
+    "exponential",
+]
+
+Key = Hashable
+"""What identifies a job to its user: the job's number by default, or what ``job_key`` gave."""
+
+JobId = NewType("JobId", int)
+"""The number of a job in the order of acceptance, from 0."""
+WorkerId = NewType("WorkerId", int)
+"""The number of a worker in the order of starts, from 1; never reused within a conductor."""
+Slot = NewType("Slot", int)
+"""A stable place for one worker at a time, from 0."""
+Ordinal = NewType("Ordinal", int)
+"""The number of a hand-out to one worker, from 1; never reused within a worker."""
+
+
+class JobState(StrEnum):
+    """How a job ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    QUARANTINED = "quarantined"
+    """Given up because it keeps killing its workers."""
+    CANCELLED = "cancelled"
+    """It was executing when the run was aborted."""
+
+
+class Cause(StrEnum):
+    """Why an attempt ended badly."""
+
+    ERROR = "error"
+    CRASH = "crash"
+    UNSERIALISABLE = "unserialisable"
+    PREEMPTED = "preempted"
+    """We ended the worker ourselves. Charged to nobody."""
+
+
+@final
+class Later:
+    """The type of `LATER`."""
+
+    def __repr__(self) -> str:
+        return "LATER"
+
+    def __reduce__(self) -> str:
+        return "LATER"
+
+
+LATER: Final = Later()
+"""What ``process_job`` returns when ``complete_job`` will be called after it has returned."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobInfo:
+    """What a worker knows about the job it is executing, besides its payload."""
+
+    key: Key
+    attempt: int
+    """Number of this attempt, from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One execution of a job that ended badly."""
+
+    number: int
+    cause: Cause
+    error: Exception
+    worker_id: int
+    seconds: float | None
+    """How long it ran, or None where its worker did not live to tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job finally ended. Every accepted job has exactly one."""
+
+    key: Key
+    job: Any
+    """The payload, as it was given to the conductor."""
+    state: JobState
+    value: Any
+    """What ``process_job`` returned, or None if the job was not done."""
+    error: Exception | None
+    """Why it was not done; its ``__cause__`` shows the worker's traceback where there is one."""
+    cause: Cause | None
+    attempts: int
+    """How many times it was executed, the last one included."""
+    history: tuple[Attempt, ...]
+    """The attempts that ended badly, oldest first."""
+    worker_id: int | None
+    """The worker of the last attempt, or None if no worker ever had the job."""
+    slot: int | None
+    seconds: float | None
+    """Duration of the last attempt, or None where its worker did not live to tell."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is a value."""
+        return self.state is JobState.DONE
+
+    def result(self) -> Any:
+        """Return the value, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A custom command between a worker and its conductor.
+
+    The fields are those of the Node module's message object, in snake case.
+    """
+
+    cmd: str
+    data: Any = None
+    callback: str | None = None
+    """Id to hand back with the reply, or None where no reply is expected."""
+    worker_id: int = 0
+    master_id: str = ""
+
+
+def exponential(
+    base: float = 0.1, factor: float = 2.0, limit: float = 30.0
+) -> Callable[[int], float]:
+    """Make a backoff: ``base * factor ** (n - 1)`` seconds after the nth bad end, up to `limit`.
+
+    >>> [exponential(0.5)(n) for n in (1, 2, 3)]
+    [0.5, 1.0, 2.0]
+    """
+
+    def delay(bad_ends: int) -> float:
+        return min(limit, base * factor ** (bad_ends - 1))
+
+    return delay
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a job may be executed again, by the cause that ended the last attempt.
+
+    Only the job that was being executed is charged; a job that merely waited in a dead worker
+    goes back to the queue as if nothing had happened.
+    """
+
+    errors: int = 0
+    """Further attempts after an exception of a type in `on`."""
+    crashes: int = 2
+    """Further attempts after the worker died under the job. When they are spent, the job is
+    quarantined. Three deaths in all is also what Dask allows a task
+    (``distributed.scheduler.allowed-failures``)."""
+    on: type[Exception] | tuple[type[Exception], ...] = Exception
+    """Exceptions worth another attempt."""
+    backoff: Callable[[int], float] | None = None
+    """Seconds to wait after the nth bad end of a job before it may run again; see
+    `exponential`. The wait blocks no slot. None: no wait."""
+
+    def __post_init__(self) -> None:
+        for name in ("errors", "crashes"):
+            budget = getattr(self, name)
+            if not isinstance(budget, int) or isinstance(budget, bool) or budget < 0:
+                message = f"Retry({name}={budget!r}): a budget is a whole number from 0"
+                raise ValueError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExit:
+    """The payload of the ``worker_exit`` and ``error`` events."""
+
+    type: str
+    """``"worker_exit"``, or ``"worker_crash"`` for the ``error`` event."""
+    worker_id: int
+    slot: int
+    code: int | None
+    """Exit code; None when a signal ended it."""
+    signal: str | None
+    """Name of the signal that ended it, such as ``"SIGKILL"``."""
+    cause: Cause | None
+    """None for a worker that ended because its work was done."""
+    key: Key | None
+    """The job it was executing, if any."""
+    detail: str = ""
+    """Its last words: the error given to ``crash()``, or the traceback of a failed start."""
+
+    @property
+    def id(self) -> int:
+        """The worker's id, under the name that the Node module uses."""
+        return self.worker_id
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStats:
+    """What one worker reported."""
+
+    stats: dict[str, Any]
+    """Its counters, since its start."""
+    diff: dict[str, Any]
+    """Their change since its previous report."""
+    time_span: float
+    """Seconds since its previous report, or since its start."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatsAggregate:
+    """Counters of all workers of a conductor, the dead included."""
+
+    last: dict[str, Any]
+    """Sum of every worker's latest counters."""
+    diff: dict[str, Any]
+    """Change of that sum since the previous report; over a run they add up to `last`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatsReport:
+    """The payload of the ``stats`` event."""
+
+    raw: dict[int, WorkerStats]
+    """Per worker id: those that reported in this cycle."""
+    agg: StatsAggregate
+    avg_time_span: float
+    """Mean seconds that the reports of this cycle cover."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """Failures of one run that look alike: same state, type of error and place."""
+
+    state: JobState
+    cause: Cause | None
+    error: str
+    """Qualified type name and message of the first of them."""
+    place: str
+    """Innermost frame of the worker's traceback, ``file:line in function``, or ``""``."""
+    count: int
+    keys: tuple[Key, ...]
+    """The first few keys."""
+
+
+@dataclass(slots=True)
+class Report:
+    """How a run went."""
+
+    counts: dict[JobState, int] = field(default_factory=dict)
+    """Jobs by final state. Their sum is the number of jobs that were accepted."""
+    unstarted: int = 0
+    """Jobs that an abort gave back to ``jobs_queue``."""
+    seconds: float = 0.0
+    retries: int = 0
+    """Attempts that ended badly and were followed by another one."""
+    failures: list[FailureGroup] = field(default_factory=list)
+    """Most frequent first. At most `MAX_FAILURE_GROUPS`; the rest is in `failures_not_shown`."""
+    failures_not_shown: int = 0
+    slowest: list[tuple[float, Key]] = field(default_factory=list)
+    """Seconds and key of the slowest done jobs, slowest first."""
+    workers_started: int = 0
+    worker_exits: list[WorkerExit] = field(default_factory=list)
+    """Workers that ended before their work was done, oldest first; the first
+    `MAX_WORKER_EXITS` of them."""
+    workers_lost: int = 0
+    """How many ended before their work was done, those not listed included."""
+    last_stats: dict[str, Any] = field(default_factory=dict)
+    """Final sum of the workers' counters."""
+
+    @property
+    def jobs(self) -> int:
+        """Jobs with an outcome."""
+        return sum(self.counts.values())
+
+    @property
+    def done(self) -> int:
+        """Jobs with a value."""
+        return self.counts.get(JobState.DONE, 0)
+
+    @property
+    def failed(self) -> int:
+        """Jobs without one, whatever the state."""
+        return self.jobs - self.done
+
+    @property
+    def jobs_per_second(self) -> float:
+        """Outcomes over wall time."""
+        return self.jobs / self.seconds if self.seconds else 0.0
+
+    def raise_for_failures(self) -> None:
+        """Raise `JobsFailedError` unless every job was done and none was given back."""
+        if self.failed or self.unstarted:
+            raise JobsFailedError(self)
+
+    def __str__(self) -> str:
+        return "\n".join(_report_lines(self))
+
+
+MAX_FAILURE_GROUPS = 50
+MAX_WORKER_EXITS = 100
+_SHOWN_GROUPS = 10
+_SHOWN_SLOWEST = 5
+_SHOWN_EXITS = 10
+
+
+def _report_lines(report: Report) -> list[str]:
+    states = ", ".join(f"{count:,} {state}" for state, count in report.counts.items() if count)
+    lines = [
+        f"{report.jobs:,} jobs: {states or 'none'}",
+        f"{report.seconds:.2f} s, {report.jobs_per_second:,.1f} jobs/s, "
+        f"{report.workers_started} workers started, {report.workers_lost} lost, "
+        f"{report.retries} retries",
+    ]
+    if report.unstarted:
+        lines.append(f"{report.unstarted:,} jobs not started: they are back in jobs_queue")
+    if report.failures:
+        lines.append("failures:")
+        lines += [line for group in report.failures[:_SHOWN_GROUPS] for line in _group_lines(group)]
+    hidden = report.failures_not_shown + sum(g.count for g in report.failures[_SHOWN_GROUPS:])
+    if hidden:
+        lines.append(f"  and {hidden:,} more of other kinds")
+    if report.slowest:
+        lines.append("slowest:")
+        lines += [f"  {s:9.3f} s  {key}" for s, key in report.slowest[:_SHOWN_SLOWEST]]
+    if report.worker_exits:
+        lines.append("workers lost:")
+        lines += [_exit_line(e) for e in report.worker_exits[:_SHOWN_EXITS]]
+        if report.workers_lost > _SHOWN_EXITS:
+            lines.append(f"  and {report.workers_lost - _SHOWN_EXITS:,} more")
+    return lines
+
+
+def _group_lines(group: FailureGroup) -> list[str]:
+    place = f"  at {group.place}" if group.place else ""
+    keys = ", ".join(map(str, group.keys)) + (", …" if group.count > len(group.keys) else "")
+    error = group.error.splitlines()[0] if group.error else ""
+    return [f"  {group.count:6,} {group.state}  {error}{place}", f"         jobs: {keys}"]
+
+
+def _exit_line(end: WorkerExit) -> str:
+    how = end.signal or f"exit code {end.code}"
+    what = "no job" if end.key is None else f"job {end.key}"
+    return f"  worker {end.worker_id} in slot {end.slot}: {how}, executing {what}"

@@ -1,0 +1,106 @@
+"""Classes and functions of ``__main__``: sent by value, once per worker.
+
+A script, notebook or REPL defines its classes in ``__main__``, a module that no other process can
+import. Two things follow.
+
+*The worker itself* (a class or function) travels as a cloudpickle unless its module can be
+imported elsewhere: `is_importable` tells.
+
+*Payloads* may hold instances of such classes. `MainPickler` pickles them by reference like any
+other and notes which objects of ``__main__`` the pickle needs; the conductor sends each of those
+once to each worker, which puts it into its own ``__main__``. It is slower than plain pickle, so
+`mentions_main` first asks whether a pickle needs it at all.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import pickle
+import sys
+from types import FunctionType
+from typing import Any
+
+from okanjo_conductor._wire.codec import Encoded, encode
+
+_MAIN = "__main__"
+_MAIN_BYTES = _MAIN.encode()
+
+
+def is_importable(obj: Any) -> bool:
+    """Whether another process could find a class or function by its module and name."""
+    module, path = obj.__module__, obj.__qualname__
+    if module == _MAIN or "<locals>" in path or "<lambda>" in path:
+        return False
+    try:
+        if importlib.util.find_spec(module) is None:
+            return False
+    except (ImportError, ValueError, AttributeError):
+        return False
+    found: Any = sys.modules.get(module)
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found is obj
+
+
+def mentions_main(blob: bytes | bytearray) -> bool:
+    """Whether a pickle may refer to something in ``__main__``."""
+    return _MAIN_BYTES in blob
+
+
+def names_in_main(value: Any) -> set[str]:
+    """Name what a pickle of `value` needs of ``__main__``, at the module's top level."""
+    pickler = _MainPickler(io.BytesIO())
+    pickler.dump(value)
+    return pickler.names
+
+
+def define(name: str) -> bytes:
+    """Pickle one object of this process's ``__main__`` by value."""
+    import cloudpickle  # noqa: PLC0415 - only scripts need it
+
+    return bytes(cloudpickle.dumps(getattr(sys.modules[_MAIN], name), protocol=5))
+
+
+def encode_by_value(value: Any) -> Encoded:
+    """Pickle a value, its classes included where pickle cannot refer to them by name."""
+    try:
+        return encode(value)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        import cloudpickle  # noqa: PLC0415 - rarely needed
+
+        return Encoded(bytes(cloudpickle.dumps(value, protocol=5)), [])
+
+
+def share_main(worker: Any) -> None:
+    """Make what came along with a worker sent by value findable in this ``__main__``.
+
+    The globals its code uses came with it; instances of classes among them can then be pickled by
+    reference, as on the conductor's side.
+    """
+    main = sys.modules[_MAIN].__dict__
+    for name, obj in _globals_of(worker).items():
+        if getattr(obj, "__module__", None) == _MAIN and isinstance(obj, type | FunctionType):
+            main.setdefault(name, obj)
+    if worker.__module__ == _MAIN:
+        main.setdefault(worker.__name__, worker)
+
+
+def _globals_of(worker: Any) -> dict[str, Any]:
+    if isinstance(worker, FunctionType):
+        return worker.__globals__
+    functions = (f for f in vars(worker).values() if isinstance(f, FunctionType))
+    return {name: obj for f in functions for name, obj in f.__globals__.items()}
+
+
+class _MainPickler(pickle.Pickler):
+    """Notes which objects of ``__main__`` a pickle refers to."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=5, buffer_callback=lambda _: None)
+        self.names: set[str] = set()
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, type | FunctionType) and obj.__module__ == _MAIN:
+            self.names.add(obj.__qualname__.split(".", 1)[0])
+        return NotImplemented

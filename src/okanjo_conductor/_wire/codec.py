@@ -1,0 +1,80 @@
+"""Values to bytes and back: payloads, results, message data.
+
+Plain ``int``, ``float``, ``bool``, ``None`` and ``str`` (the *atoms*) travel bare. Everything else
+is pickled, each value alone: one pickle for a batch would share identity between jobs and let one
+bad object poison the rest. Buffers of `OUT_OF_BAND` bytes and more, such as those of NumPy arrays,
+are not copied into the pickle but travel beside it (PEP 574).
+
+Pickle only calls what the value's own class defines. It can raise anything, so callers treat every
+exception out of here as the fault of that one value.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from okanjo_conductor._wire.frames import MAX_BUFFERS
+
+ATOMS: Final = frozenset({int, float, bool, type(None), str})
+OUT_OF_BAND = 1 << 16
+"""Bytes from which a buffer travels beside the pickle. Below it, copying is cheaper."""
+_PROTOCOL = 5
+
+
+class Encoded(NamedTuple):
+    """A pickle and the buffers that travel beside it."""
+
+    blob: bytes | bytearray
+    buffers: list[Any]
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it deserves a frame of its own."""
+        return bool(self.buffers) or len(self.blob) >= OUT_OF_BAND
+
+
+Wire: TypeAlias = int | float | bool | str | bytes | Encoded | None
+"""A job's payload, ready to travel: an atom, a pickle, or a large one in parts."""
+
+
+def encode(value: Any) -> Encoded:
+    """Pickle one value.
+
+    Raises:
+        Exception: whatever pickling this value raises.
+    """
+    buffers: list[Any] = []
+
+    def stays_in_band(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < OUT_OF_BAND or len(buffers) >= MAX_BUFFERS - 1:
+            return True
+        buffers.append(raw)
+        return False
+
+    return Encoded(pickle.dumps(value, _PROTOCOL, buffer_callback=stays_in_band), buffers)
+
+
+def decode(encoded: Encoded) -> Any:
+    """Unpickle one value.
+
+    Raises:
+        Exception: whatever unpickling this value raises.
+    """
+    return pickle.loads(encoded.blob, buffers=encoded.buffers)
+
+
+def encode_payload(payload: Any) -> Wire:
+    """Make a job's payload ready to travel."""
+    if type(payload) in ATOMS:
+        return payload  # type: ignore[no-any-return]  # an atom is a Wire
+    encoded = encode(payload)
+    return encoded if encoded.is_large else bytes(encoded.blob)
+
+
+def decode_payload(wire: Wire) -> Any:
+    """Rebuild a job's payload."""
+    if type(wire) is bytes:
+        return pickle.loads(wire)
+    return decode(wire) if type(wire) is Encoded else wire

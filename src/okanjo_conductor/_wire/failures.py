@@ -1,0 +1,109 @@
+"""An exception, taken apart to travel and rebuilt on the other side.
+
+The original exception is pickled too, but only believed if it can be unpickled over there; what
+else is sent suffices to tell the story without it.
+"""
+
+from __future__ import annotations
+
+import marshal
+import pickle
+import traceback
+from typing import TYPE_CHECKING, NamedTuple
+
+from okanjo_conductor.errors import RemoteError, RemoteTraceback
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_PACKAGE = __name__.split(".", 1)[0]
+
+
+class Failure(NamedTuple):
+    """What is known of an exception in another process."""
+
+    type_name: str
+    message: str
+    traceback: str
+    place: str
+    """Innermost frame of the user's code, ``file:line in function``, or ``""``."""
+    pickled: bytes | None
+    """The exception itself, if it can be pickled."""
+
+
+def take_apart(error: BaseException) -> Failure:
+    """Describe an exception so that it can travel. Never raises."""
+    return Failure(
+        type_name=_qualified_name(type(error)),
+        message=_text(error),
+        traceback=_formatted(error),
+        place=_innermost_place(error.__traceback__),
+        pickled=_pickled(error),
+    )
+
+
+def pack(failure: Failure) -> bytes:
+    """Make the bytes of a failure."""
+    return marshal.dumps(tuple(failure))
+
+
+def unpack(packed: bytes | bytearray) -> Failure:
+    """Read the bytes of a failure."""
+    return Failure(*marshal.loads(packed))
+
+
+def rebuild(failure: Failure) -> Exception:
+    """Make an exception to show: the original if it survives, else a `RemoteError`.
+
+    Its ``__cause__`` is the remote traceback as text. ``SystemExit`` and its kin become a
+    `RemoteError` as well: raised here, they would end a program that only looked at a result.
+    """
+    error = _unpickled(failure.pickled)
+    if error is None:
+        error = RemoteError(failure.type_name, failure.message)
+    error.__cause__ = RemoteTraceback(failure.traceback)
+    return error
+
+
+def _unpickled(blob: bytes | None) -> Exception | None:
+    if blob is None:
+        return None
+    try:
+        error = pickle.loads(blob)
+    except (Exception, SystemExit):  # a class's own __reduce__ may raise anything
+        return None
+    return error if isinstance(error, Exception) else None
+
+
+def _pickled(error: BaseException) -> bytes | None:
+    try:
+        return pickle.dumps(error, 5)
+    except (Exception, SystemExit):  # as above
+        return None
+
+
+def _formatted(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception as broken:  # noqa: BLE001 - an exception whose __str__ or __cause__ raises
+        return f"{_qualified_name(type(error))} (its traceback cannot be formatted: {broken!r})"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - as above
+        return "(its message cannot be shown)"
+
+
+def _qualified_name(kind: type) -> str:
+    name = kind.__qualname__
+    return name if kind.__module__ == "builtins" else f"{kind.__module__}.{name}"
+
+
+def _innermost_place(trace: TracebackType | None) -> str:
+    place = ""
+    for frame, line in traceback.walk_tb(trace):
+        if frame.f_globals.get("__name__", "").split(".", 1)[0] != _PACKAGE:
+            place = f"{frame.f_code.co_filename}:{line} in {frame.f_code.co_qualname}"
+    return place

@@ -1,0 +1,81 @@
+"""The outcome log: one record per outcome, written by the worker into its result pipe.
+
+A record is a run of pickle opcodes that put three things on the stack, the ordinal, the duration
+in nanoseconds and the result::
+
+    LONG1 ordinal   LONG1 nanoseconds   an atom's own opcodes        the value itself
+                                        BINBYTES pickle              a pickled value
+                                        BINBYTES failure, TUPLE1     an exception
+
+Records joined together, between a prologue and an epilogue, are the pickle of one flat list: the
+conductor takes a whole pipeful apart with a single ``loads`` in C. Nothing of the user's is run by
+it; pickled values are unpickled later, one by one.
+
+A record of at most ``PIPE_BUF`` bytes is written atomically, so a read that empties the pipe ends
+on a record boundary whatever became of the writer. Longer ones travel as `LargeOutcome` frames.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from typing import TYPE_CHECKING, Any
+
+from okanjo_conductor._wire.codec import ATOMS
+from okanjo_conductor.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LONG1_8 = b"\x8a\x08"
+_PROLOGUE = b"\x80\x05](" 
+_EPILOGUE = b"e."
+_HEAD = struct.Struct("<2sq2sq").pack
+_BYTES_HEAD: Callable[[bytes, int], bytes] = struct.Struct("<cI").pack
+HEAD_SIZE = 20
+
+
+def head(ordinal: int, nanoseconds: int) -> bytes:
+    """Make the first two items of a record."""
+    return _HEAD(_LONG1_8, ordinal, _LONG1_8, nanoseconds)
+
+
+def atom(value: float | str | None) -> bytes:
+    """Make the result item of an atom: its pickle without protocol mark and STOP."""
+    return pickle.dumps(value, 3)[2:-1]
+
+
+def pickled(blob: bytes | bytearray) -> bytes:
+    """Make the result item of a value that was pickled alone."""
+    return _BYTES_HEAD(b"B", len(blob)) + blob
+
+
+def failure(packed: bytes) -> bytes:
+    """Make the result item of an exception."""
+    return pickled(packed) + b"\x85"
+
+
+def is_atom(value: Any) -> bool:
+    """Whether `value` may go into `atom()`."""
+    return type(value) in ATOMS
+
+
+def unpack(chunk: bytes | bytearray | memoryview) -> tuple[list[int], list[int], list[Any]]:
+    """Take whole records apart: ordinals, nanoseconds and results, as three columns.
+
+    A result of type ``bytes`` is a pickled value; a 1-tuple holds a packed failure; anything else
+    is the value itself.
+
+    Raises:
+        ProtocolError: the bytes are no records.
+    """
+    try:
+        items = pickle.loads(b"".join((_PROLOGUE, chunk, _EPILOGUE)))
+        columns = items[0::3], items[1::3], items[2::3]
+    except Exception as error:
+        message = f"{len(chunk)} bytes in a result pipe are no outcome records: {error}"
+        raise ProtocolError(message) from error
+    if len(items) % 3:
+        message = f"a result pipe ends inside a record: {len(items)} items"
+        raise ProtocolError(message)
+    return columns

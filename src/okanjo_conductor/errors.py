@@ -1,0 +1,235 @@
+"""Everything that can go wrong, by whose fault it is.
+
+    ConductorError
+    ├── ConfigurationError (ValueError)     caller: an option makes no sense
+    ├── ConductorStateError (RuntimeError)  caller: not now, or not here
+    ├── UnknownLookupError (KeyError)       caller: no lookup of that name
+    ├── WorkerGoneError                     caller: the worker addressed has ended
+    ├── IntakeError                         the caller's job generator raised
+    ├── WorkerStartError                    the worker's import, construction or setup failed
+    ├── RequestError                        the other side could not answer a request
+    │   └── UnknownCommandError             nobody handles that command
+    ├── JobError                            one job ended badly; the run goes on
+    │   ├── WorkerCrashError                the worker died while it executed the job
+    │   ├── SerialisationError              payload, value or exception could not travel
+    │   ├── JobCancelledError               the run was aborted while the job was executing
+    │   └── RemoteError                     stands in for an exception that cannot be rebuilt here
+    ├── JobsFailedError                     what Report.raise_for_failures() raises
+    └── InternalError                       ours: please report it
+        ├── IllegalEventError               the shell told the core something impossible
+        └── ProtocolError                   a peer sent bytes that make no sense
+
+The facts stand in the message and as attributes too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from okanjo_conductor._types import Report
+
+__all__ = [
+    "ConductorError",
+    "ConductorStateError",
+    "ConfigurationError",
+    "IllegalEventError",
+    "IntakeError",
+    "InternalError",
+    "JobCancelledError",
+    "JobError",
+    "JobsFailedError",
+    "ProtocolError",
+    "RemoteError",
+    "RemoteTraceback",
+    "RequestError",
+    "SerialisationError",
+    "UnknownCommandError",
+    "UnknownLookupError",
+    "WorkerCrashError",
+    "WorkerGoneError",
+    "WorkerStartError",
+]
+
+
+class ConductorError(Exception):
+    """Base of every error this package raises."""
+
+
+class ConfigurationError(ConductorError, ValueError):
+    """An option given to a conductor or a worker makes no sense."""
+
+
+class ConductorStateError(ConductorError, RuntimeError):
+    """The call is right, but not now or not in this process."""
+
+
+class UnknownLookupError(ConductorError, KeyError):
+    """There is no lookup of that name.
+
+    Attributes:
+        name: the name that was asked for.
+        known: the names that exist.
+    """
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(name, known)
+        self.name = name
+        self.known = known
+
+    def __str__(self) -> str:
+        known = ", ".join(map(repr, self.known)) or "none"
+        return (
+            f"no lookup is named {self.name!r}; those that exist: {known}. "
+            "Lookups are made by the conductor: Conductor(lookups={name: mapping})"
+        )
+
+
+class WorkerGoneError(ConductorError):
+    """The worker that a message was meant for has ended, or never was.
+
+    Attributes:
+        worker_id: the worker addressed.
+    """
+
+    def __init__(self, worker_id: int) -> None:
+        super().__init__(worker_id)
+        self.worker_id = worker_id
+
+    def __str__(self) -> str:
+        return f"worker {self.worker_id} has ended or never was: the message cannot be delivered"
+
+
+class IntakeError(ConductorError):
+    """The source of jobs raised; that exception is the ``__cause__``.
+
+    The jobs read before it have all been carried out.
+    """
+
+
+class WorkerStartError(ConductorError):
+    """Workers of one slot kept dying before they could take their first job.
+
+    Attributes:
+        slot: the slot that could not be filled.
+        detail: the worker's traceback or the cause of its death, as text.
+    """
+
+    def __init__(self, slot: int, starts: int, detail: str) -> None:
+        super().__init__(slot, starts, detail)
+        self.slot = slot
+        self.starts = starts
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return (
+            f"slot {self.slot}: {self.starts} workers in a row died before they did any work; "
+            f"the last one said:\n{self.detail.rstrip()}"
+        )
+
+
+class RequestError(ConductorError):
+    """The other side could not answer a request; its message says why."""
+
+
+class UnknownCommandError(RequestError):
+    """Nobody on the other side handles that command."""
+
+
+class JobError(ConductorError):
+    """One job ended badly. The run goes on."""
+
+
+class WorkerCrashError(JobError):
+    """A worker died while it executed the job.
+
+    Attributes:
+        worker_id: the worker that died.
+        code: its exit code, or None when a signal ended it or nobody could tell.
+        signal: the name of the signal that ended it, such as ``"SIGKILL"``, or None.
+        detail: what the worker had to say about it, such as the error given to ``crash()``.
+    """
+
+    def __init__(
+        self, worker_id: int, code: int | None, signal: str | None, detail: str = ""
+    ) -> None:
+        super().__init__(worker_id, code, signal, detail)
+        self.worker_id = worker_id
+        self.code = code
+        self.signal = signal
+        self.detail = detail
+
+    def __str__(self) -> str:
+        how = describe_exit(self.code, self.signal)
+        said = f": {self.detail.rstrip()}" if self.detail else ""
+        return f"worker {self.worker_id} {how} while it executed this job{said}"
+
+
+class SerialisationError(JobError):
+    """A payload, value or exception could not be pickled or unpickled."""
+
+
+class JobCancelledError(JobError):
+    """The run was aborted while the job was being executed."""
+
+
+class RemoteError(JobError):
+    """Stands in for an exception that could not be rebuilt in this process.
+
+    Attributes:
+        type_name: qualified name of the original type, such as ``"pkg.mod.BrokenError"``.
+        message: ``str()`` of the original.
+    """
+
+    def __init__(self, type_name: str, message: str) -> None:
+        super().__init__(type_name, message)
+        self.type_name = type_name
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.message}" if self.message else self.type_name
+
+
+class RemoteTraceback(Exception):  # noqa: N818 - it is a text to read, never raised by itself
+    """The worker's traceback as text: the ``__cause__`` of an error that came from a worker."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text.rstrip()}\n"""'
+
+
+class JobsFailedError(ConductorError):
+    """Some jobs have no value.
+
+    Attributes:
+        report: the run's `Report`, which says which and why.
+    """
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(report)
+        self.report = report
+
+    def __str__(self) -> str:
+        return f"not every job was done\n{self.report}"
+
+
+class InternalError(ConductorError):
+    """A fault of okanjo_conductor itself. Please report it."""
+
+
+class IllegalEventError(InternalError):
+    """The core was told something that cannot have happened. Nothing was changed."""
+
+
+class ProtocolError(InternalError):
+    """A peer sent bytes that are no message of this protocol."""
+
+
+def describe_exit(code: int | None, signal: str | None) -> str:
+    """Say in words how a process ended."""
+    if signal is not None:
+        return f"was ended by {signal}"
+    return "ended in a way nobody could observe" if code is None else f"exited with code {code}"
