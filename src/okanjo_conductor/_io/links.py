@@ -1,0 +1,110 @@
+"""What connects a conductor with one worker: made here in pairs of ends, shared with nobody else.
+
+    job link      stream socket pair; frames, both ways
+    result pipe   the worker's outcome log; nobody polls it, it outlives its writer
+    cells         one page of shared memory; see `cells`
+    output pipes  the worker's standard output and error
+
+The worker's ends travel to the new process as descriptors, in the order of `WorkerEnds`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from contextlib import suppress
+from dataclasses import dataclass, fields
+
+from okanjo_conductor._io import cells
+
+_SOCKET_BUFFER = 1 << 20
+_PIPE_SIZE = 1 << 20
+"""An unprivileged user may have 64 pipes of this size; beyond, the default size remains."""
+
+
+@dataclass(slots=True)
+class WorkerEnds:
+    """Descriptors for the worker."""
+
+    job_link: int
+    results: int
+    cells: int
+    stdout: int
+    stderr: int
+    deadman: int
+
+    def as_list(self) -> list[int]:
+        """Return them in the order in which they travel."""
+        return [getattr(self, field.name) for field in fields(self)]
+
+    def close(self) -> None:
+        """Close the conductor's copies. The dead man's read end is shared and stays."""
+        for descriptor in self.as_list()[:-1]:
+            os.close(descriptor)
+
+
+@dataclass(slots=True)
+class ConductorEnds:
+    """Descriptors and memory for the conductor."""
+
+    job_link: socket.socket
+    results: int
+    results_size: int
+    """Capacity of the pipe: a read of that many bytes empties it."""
+    cells: memoryview[int]
+    stdout: int
+    stderr: int
+
+    def close(self) -> None:
+        """Close everything."""
+        self.job_link.close()
+        for descriptor in (self.results, self.stdout, self.stderr):
+            os.close(descriptor)
+        self.cells.release()
+
+
+def make(deadman: int) -> tuple[ConductorEnds, WorkerEnds]:
+    """Make the links of one worker.
+
+    Raises:
+        OSError: out of descriptors; nothing is left open.
+    """
+    opened: list[int] = []
+    try:
+        ours, theirs = socket.socketpair()
+        opened += [ours.fileno(), theirs.fileno()]
+        results = _pipe(opened)
+        stdout, stderr = _pipe(opened), _pipe(opened)
+        page = cells.make_page()
+        opened.append(page)
+        size = _enlarge(results[1])
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
+        for descriptor in (results[0], results[1], stdout[0], stderr[0]):
+            os.set_blocking(descriptor, False)
+        ours.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        view = cells.map_page(page)
+    except BaseException:
+        for descriptor in opened:
+            with suppress(OSError):
+                os.close(descriptor)
+        raise
+    return (
+        ConductorEnds(ours, results[0], size, view, stdout[0], stderr[0]),
+        WorkerEnds(theirs.detach(), results[1], page, stdout[1], stderr[1], deadman),
+    )
+
+
+def _pipe(opened: list[int]) -> tuple[int, int]:
+    pair = os.pipe()
+    opened += pair
+    return pair
+
+
+def _enlarge(pipe: int) -> int:
+    if not hasattr(fcntl, "F_SETPIPE_SZ"):
+        return _PIPE_SIZE
+    with suppress(OSError):
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+    return fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
