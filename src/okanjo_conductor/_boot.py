@@ -1,0 +1,223 @@
+"""The first code of every process that a conductor starts.
+
+The process loads the worker's module, says so, and waits for orders. It then either becomes the
+worker, or, where it is the *template*, forks one worker per order: a replacement costs
+milliseconds, and what the module loaded is shared memory. The template stays single-threaded and
+runs nothing of the user's but the import.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import gc
+import importlib
+import os
+import pickle
+import resource
+import runpy
+import select
+import signal
+import socket
+import sys
+import traceback
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from okanjo_conductor._io import assignment, bootstrap, deadman
+from okanjo_conductor._io.worker_link import WorkerLink
+from okanjo_conductor._wire.byvalue import share_main
+from okanjo_conductor._wire.messages import LastWords
+
+if TYPE_CHECKING:
+    from okanjo_conductor._io.bootstrap import Boot, Start, Target
+
+_HIGH = 200
+"""Our descriptors are moved up here, out of the way of jobs that close or reuse low ones."""
+_NO_PIDFD_POLL = 20
+"""Milliseconds between looks at children where there are no pidfds."""
+
+
+def main(descriptor: int) -> NoReturn:
+    """Serve the conductor at the other end of this socket; never return."""
+    sock = socket.socket(fileno=_move_up(descriptor))
+    boot, (switch,) = bootstrap.receive(sock)
+    switch = _move_up(switch)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    assignment.mark_as_worker()
+    deadman.arm(switch)
+    sys.path[:] = boot.sys_path
+    sys.argv[:] = boot.argv
+    try:
+        worker = _load(boot.target)
+    except BaseException:  # noqa: BLE001 - whatever the import raises, SystemExit too
+        bootstrap.send(sock, bootstrap.BootFailed(traceback.format_exc()))
+        os._exit(1)
+    bootstrap.send(sock, bootstrap.Booted(can_fork=_is_single_threaded()))
+    try:
+        order, ends = bootstrap.receive(sock)
+        if order.forks:
+            _serve_forks(sock, switch, boot, worker, order, ends)
+        _become(boot, worker, order, ends)
+    except EOFError:  # the conductor does not need this process
+        os._exit(0)
+
+
+def _load(target: Target) -> Any:
+    if target.reference is not None:
+        module, path = target.reference
+        found: Any = importlib.import_module(module)
+        for name in path.split("."):
+            found = getattr(found, name)
+        return found
+    if target.pickled is not None:
+        worker = pickle.loads(target.pickled)
+        share_main(worker)
+        return worker
+    return None
+
+
+def _serve_forks(
+    sock: socket.socket, switch: int, boot: Boot, worker: Any, order: Start, ends: list[int]
+) -> NoReturn:
+    """Fork a worker per order and report when it is gone, until the conductor hangs up."""
+    gc.collect()
+    gc.freeze()
+    children: dict[int, tuple[int, int | None]] = {}
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    while True:
+        pid = os.fork()
+        if pid == 0:
+            sock.close()
+            for _, pidfd in children.values():
+                if pidfd is not None:
+                    os.close(pidfd)
+            with suppress(OSError):
+                os.setpgid(0, 0)
+            deadman.arm(switch)
+            _reseed()
+            _become(boot, worker, order, ends)
+        with suppress(OSError):
+            os.setpgid(pid, pid)
+        for end in ends:
+            os.close(end)
+        pidfd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+        if pidfd is not None:
+            poll.register(pidfd, select.POLLIN)
+        children[pid] = order.worker_id, pidfd
+        started = bootstrap.Started(order.worker_id, pid)
+        bootstrap.send(sock, started, [] if pidfd is None else [pidfd])
+        order, ends = _next_order(sock, poll, children)
+
+
+def _next_order(
+    sock: socket.socket, poll: select.poll, children: dict[int, tuple[int, int | None]]
+) -> tuple[Start, list[int]]:
+    """Wait for an order, and meanwhile for the ends of children."""
+    timeout = None if hasattr(os, "pidfd_open") else _NO_PIDFD_POLL
+    while True:
+        ready = {descriptor for descriptor, _ in poll.poll(timeout)}
+        for pid, (worker_id, pidfd) in list(children.items()):
+            if pidfd is not None and pidfd not in ready:
+                continue
+            reaped, status = os.waitpid(pid, os.WNOHANG)
+            if reaped:
+                del children[pid]
+                if pidfd is not None:
+                    poll.unregister(pidfd)
+                    os.close(pidfd)
+                bootstrap.send(sock, bootstrap.Exited(worker_id, status))
+        if sock.fileno() in ready:
+            return bootstrap.receive(sock)
+
+
+def _become(boot: Boot, worker: Any, order: Start, ends: list[int]) -> NoReturn:
+    """Be a worker, and leave when it is done."""
+    job_link, results, page, stdout, stderr = ends
+    _redirect(stdout, stderr)
+    link = WorkerLink(_move_up(job_link), _move_up(results), _move_up(page))
+    assignment.assign(
+        assignment.Assignment(order.worker_id, order.slot, order.master_id, order.log_level, link)
+    )
+    code = 1
+    try:
+        if boot.target.script is None:
+            from okanjo_conductor._runtime import construct  # noqa: PLC0415 - after the fork
+
+            construct(worker, pickle.loads(order.options)).start()
+            code = 0
+        else:
+            code = _run_script(boot.target.script, link)
+    except SystemExit as leave:
+        code = leave.code if isinstance(leave.code, int) else 1
+        if code:
+            _say_last_words(link)
+    except BaseException:  # noqa: BLE001 - a failed construction, setup or script
+        _say_last_words(link)
+    leave_process(code)
+
+
+def _run_script(path: str, link: WorkerLink) -> int:
+    """Run the user's script as ``__main__``; it is expected to start its worker."""
+    from okanjo_conductor import _runtime  # noqa: PLC0415 - after the fork
+
+    runpy.run_path(path, run_name="__main__")
+    if _runtime.has_run():
+        return 0
+    text = (
+        f"the script {path} ended without starting a worker. Where is_worker() is true, it must "
+        "call start() on a ConductorWorker; or give the worker to Conductor(worker=…)"
+    )
+    link.send(LastWords(text))
+    return 1
+
+
+def _say_last_words(link: WorkerLink) -> None:
+    text = traceback.format_exc()
+    with suppress(OSError):
+        link.send(LastWords(text))
+
+
+def leave_process(code: int) -> NoReturn:
+    """End this process: run exit handlers, flush the streams, wait for no thread."""
+    with suppress(Exception):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(code)
+
+
+def _redirect(stdout: int, stderr: int) -> None:
+    for source, target, name in ((stdout, 1, "stdout"), (stderr, 2, "stderr")):
+        os.dup2(source, target)
+        os.close(source)
+        stream = open(  # noqa: SIM115 - for the life of the process
+            target, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+        )
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def _move_up(descriptor: int) -> int:
+    soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    base = max(3, min(_HIGH, soft_limit - 24))
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, base)
+    os.close(descriptor)
+    return moved
+
+
+def _is_single_threaded() -> bool:
+    """Whether a fork of this process is safe. Libraries start threads without Python knowing."""
+    try:
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        return False
+
+
+def _reseed() -> None:
+    """Give this fork random numbers of its own; ``random`` does so by itself."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed()

@@ -1,0 +1,124 @@
+"""The first words between a conductor and a process it started, before there is a worker.
+
+    conductor → process                     process → conductor
+    Boot       how to find the worker       Booted      it is loaded
+    Start      be a worker, or fork one     BootFailed  it cannot be loaded
+                                            Started     forked, with a pidfd
+                                            Exited      a forked worker is gone
+
+Each message is pickled, length-prefixed and may carry descriptors. Reads take exactly one message,
+so descriptors always belong to the message they arrive with.
+"""
+
+from __future__ import annotations
+
+import array
+import pickle
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+_LENGTH = struct.Struct("<Q")
+_MAX_DESCRIPTORS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the worker comes from: exactly one field is set."""
+
+    reference: tuple[str, str] | None = None
+    """Module and qualified name."""
+    pickled: bytes | None = None
+    """A cloudpickle, for what other processes cannot import."""
+    script: str | None = None
+    """Path of a script that starts its own worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """What a new process must know; comes with the dead man's read end."""
+
+    target: Target
+    sys_path: list[str]
+    argv: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Become a worker, or fork one; comes with the worker's ends."""
+
+    worker_id: int
+    slot: int
+    master_id: str
+    forks: bool
+    options: bytes
+    """Pickled keyword arguments for the worker class."""
+    log_level: int
+
+
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """The worker's module is imported."""
+
+    can_fork: bool
+    """Whether no other thread runs in this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class BootFailed:
+    """The worker could not be loaded."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A worker was forked. Comes with its pidfd where there are pidfds."""
+
+    worker_id: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A forked worker is gone and was reaped."""
+
+    worker_id: int
+    status: int
+    """As ``waitpid`` gives it."""
+
+
+def send(sock: socket.socket, message: Any, descriptors: list[int] | None = None) -> None:
+    """Write one message. Blocks until the peer has room for it."""
+    data = pickle.dumps(message, 5)
+    ancillary = []
+    if descriptors:
+        packed = array.array("i", descriptors)
+        ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, packed))
+    head = _LENGTH.pack(len(data))
+    sock.sendmsg([head], ancillary)
+    sock.sendall(data)
+
+
+def receive(sock: socket.socket) -> tuple[Any, list[int]]:
+    """Read one message. Blocks.
+
+    Raises:
+        EOFError: the peer is gone.
+    """
+    data, descriptors, _, _ = socket.recv_fds(sock, _LENGTH.size, _MAX_DESCRIPTORS)
+    head = data + _exactly(sock, _LENGTH.size - len(data))
+    (length,) = _LENGTH.unpack(head)
+    return pickle.loads(_exactly(sock, length)), descriptors
+
+
+def _exactly(sock: socket.socket, count: int) -> bytes:
+    parts = []
+    while count:
+        part = sock.recv(min(count, 1 << 20))
+        if not part:
+            raise EOFError
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
