@@ -222,7 +222,7 @@ class Intake:
         if error is not None:
             self._break(error)
         elif not jobs:
-            self._post(ev.IntakeEnded())
+            self.read(1)  # the source is exhausted; what was appended meanwhile comes next
 
     def _break(self, error: BaseException) -> None:
         self.error = error

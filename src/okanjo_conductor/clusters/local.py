@@ -312,7 +312,7 @@ class _Process:
         while self._socket.fileno() >= 0 and self._has_more():
             self._on_readable()
         code = self._popen.wait()
-        status = (code, None) if code >= 0 else (None, signal.Signals(-code).name)
+        status = _read_exit(code)
         detail = self._failure
         if not self._is_booted and not detail:
             detail = f"its process ended while it imported the worker: {status[1] or status[0]}"
@@ -389,5 +389,13 @@ def _poll_exit(loop: asyncio.AbstractEventLoop, popen: subprocess.Popen[bytes], 
 
 
 def _read_status(status: int) -> tuple[int | None, str | None]:
-    code = os.waitstatus_to_exitcode(status)
-    return (code, None) if code >= 0 else (None, signal.Signals(-code).name)
+    return _read_exit(os.waitstatus_to_exitcode(status))
+
+
+def _read_exit(code: int) -> tuple[int | None, str | None]:
+    if code >= 0:
+        return code, None
+    try:
+        return None, signal.Signals(-code).name
+    except ValueError:
+        return None, f"signal {-code}"  # a real-time signal has no name
