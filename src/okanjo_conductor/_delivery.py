@@ -183,6 +183,18 @@ class OutcomeBuffer:
             self._records.clear()
         return taken
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to take."""
+        return not self._records
+
+    def discard(self) -> None:
+        """Let the run go on: nobody will take anything any more."""
+        self.limit = 1 << 62
+        with self._lock:
+            self._is_paused = False
+        self.on_resume()
+
     def release(self, count: int) -> None:
         """Say that the consumer is done with so many outcomes."""
         with self._lock:

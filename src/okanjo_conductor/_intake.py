@@ -157,9 +157,9 @@ class Intake:
         """Whether a job waits in the queue that nobody has announced."""
         return len(self._queue) > 0
 
-    def add_job(self, payload: Any, key: Key) -> None:
+    def add_job(self, payload: Any, key: Key | None) -> None:
         """Accept one job at once, unasked."""
-        self._accept([payload], [key], is_answer=False)
+        self._accept([payload], None if key is None else [key], is_answer=False)
 
     def give_back(self, jobs: list[Job]) -> None:
         """Put jobs that were not started back in front."""

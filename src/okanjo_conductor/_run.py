@@ -54,8 +54,8 @@ class Owner(Protocol):
 
     id: str
 
-    def on_worker_message(self, worker_id: int, msg: Message) -> Any:
-        """Handle a custom message."""
+    def _handle_message(self, worker_id: int, post: Message) -> Any:
+        """Handle a custom message; a coroutine is awaited."""
 
     def get_lookup_value(self, name: str, key: Any, default: Any = None) -> Any:
         """Read a lookup entry."""
@@ -121,8 +121,8 @@ class Run:
 
     # Life
 
-    async def run(self) -> Report:
-        """Run until every job has its outcome."""
+    async def run(self, *, is_aborted: bool) -> Report:
+        """Run until every job has its outcome, or not at all if it was aborted before."""
         began = self._loop.time()
         if self._buffer is not None:
             self._buffer.on_resume = self._resume_delivery
@@ -131,6 +131,8 @@ class Run:
         self._tick()
         try:
             self.post(ev.RunStarted())
+            if is_aborted:
+                self.post(ev.AbortRequested())
             error = await self._wait_until_over()
         finally:
             self._end()
@@ -511,7 +513,7 @@ class Run:
             return
         post = Message(message.cmd, data, message.callback, worker_id, self._owner.id)
         try:
-            reply = self._owner.on_worker_message(worker_id, post)
+            reply = self._owner._handle_message(worker_id, post)
         except Exception as error:
             self._note_handler_error(worker_id, post, error)
             return
