@@ -57,7 +57,7 @@ def names_in_main(value: Any) -> set[str]:
 
 def define(name: str) -> bytes:
     """Pickle one object of this process's ``__main__`` by value."""
-    import cloudpickle  # noqa: PLC0415 - only scripts need it
+    import cloudpickle  # only scripts need it
 
     return bytes(cloudpickle.dumps(getattr(sys.modules[_MAIN], name), protocol=5))
 
@@ -67,7 +67,7 @@ def encode_by_value(value: Any) -> Encoded:
     try:
         return encode(value)
     except (pickle.PicklingError, AttributeError, TypeError):
-        import cloudpickle  # noqa: PLC0415 - rarely needed
+        import cloudpickle  # rarely needed
 
         return Encoded(bytes(cloudpickle.dumps(value, protocol=5)), [])
 

@@ -49,7 +49,7 @@ def pack(failure: Failure) -> bytes:
 
 def unpack(packed: bytes | bytearray) -> Failure:
     """Read the bytes of a failure."""
-    return Failure(*marshal.loads(packed))
+    return Failure(*marshal.loads(packed))  # noqa: S302 - made by a process of ours
 
 
 def rebuild(failure: Failure) -> Exception:
@@ -70,7 +70,7 @@ def _unpickled(blob: bytes | None) -> Exception | None:
         return None
     try:
         error = pickle.loads(blob)
-    except (Exception, SystemExit):  # a class's own __reduce__ may raise anything
+    except (Exception, SystemExit):  # noqa: BLE001 - a class's own __reduce__ may raise anything
         return None
     return error if isinstance(error, Exception) else None
 
@@ -78,7 +78,7 @@ def _unpickled(blob: bytes | None) -> Exception | None:
 def _pickled(error: BaseException) -> bytes | None:
     try:
         return pickle.dumps(error, 5)
-    except (Exception, SystemExit):  # as above
+    except (Exception, SystemExit):  # noqa: BLE001 - as above
         return None
 
 

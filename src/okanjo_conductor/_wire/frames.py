@@ -116,7 +116,7 @@ class FrameReader:
         if filled < at:
             return None
         sizes = struct.unpack_from(f"<{buffer_count}Q", view, start + _HEADER.size)
-        end = at + length + sum(sizes)
+        end: int = at + length + sum(sizes)
         if end > filled:
             if end - start > _ROOM:
                 self._large = _LargeFrame(kind, outcomes, length, sizes)

@@ -174,8 +174,10 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The reply to `LookUp` (a list of ``(value,)``, or None where a key is missing) or
-    `SetLookup`."""
+    """The reply to `LookUp` or `SetLookup`.
+
+    To the former, `value` is a list of ``(value,)``, or of None where a key is missing.
+    """
 
     KIND: ClassVar[int] = 36
     request: int
@@ -259,7 +261,7 @@ def from_frame(frame: Frame) -> AnyMessage:
         message = f"no message has kind {frame.kind}"
         raise ProtocolError(message)
     try:
-        plain = marshal.loads(frame.body)
+        plain = marshal.loads(frame.body)  # noqa: S302 - made by a process of ours
         if not frame.buffers:
             return cast("AnyMessage", kind(*plain))
         blob, *buffers = frame.buffers
