@@ -75,11 +75,6 @@ class FrameReader:
         self._filled = 0
         self._large: _LargeFrame | None = None
 
-    @property
-    def is_inside_frame(self) -> bool:
-        """Whether the bytes so far end in the middle of a frame."""
-        return self._filled > 0 or self._large is not None
-
     def room(self) -> memoryview:
         """Where the next bytes of the stream belong. Never empty."""
         return self._large.room() if self._large else self._view[self._filled :]
