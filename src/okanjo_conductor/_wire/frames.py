@@ -113,6 +113,9 @@ class FrameReader:
         sizes = struct.unpack_from(f"<{buffer_count}Q", view, start + _HEADER.size)
         end: int = at + length + sum(sizes)
         if end > filled:
+            if end - start > _MAX_LENGTH:
+                message = f"a frame of kind {kind} claims {end - start} bytes"
+                raise ProtocolError(message)
             if end - start > _ROOM:
                 self._large = _LargeFrame(kind, outcomes, length, sizes)
                 self._large.copy_in(view[at:filled])
