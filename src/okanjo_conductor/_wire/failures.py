@@ -85,14 +85,16 @@ def _pickled(error: BaseException) -> bytes | None:
 def _formatted(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
-    except Exception as broken:  # noqa: BLE001 - an exception whose __str__ or __cause__ raises
-        return f"{_qualified_name(type(error))} (its traceback cannot be formatted: {broken!r})"
+    except (Exception, SystemExit) as broken:  # noqa: BLE001 - such as a __cause__ that is a property
+        why = _qualified_name(type(broken))
+        return f"{_qualified_name(type(error))} (its traceback cannot be formatted: {why})"
 
 
 def _text(error: BaseException) -> str:
     try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - as above
+        # A __str__ may return an instance of a subclass of str, which cannot be marshalled.
+        return str.__str__(str(error))
+    except (Exception, SystemExit):  # noqa: BLE001 - as above
         return "(its message cannot be shown)"
 
 
@@ -104,6 +106,7 @@ def _qualified_name(kind: type) -> str:
 def _innermost_place(trace: TracebackType | None) -> str:
     place = ""
     for frame, line in traceback.walk_tb(trace):
-        if frame.f_globals.get("__name__", "").split(".", 1)[0] != _PACKAGE:
+        # Code run by exec() names its module as it likes, or not at all.
+        if str(frame.f_globals.get("__name__")).split(".", 1)[0] != _PACKAGE:
             place = f"{frame.f_code.co_filename}:{line} in {frame.f_code.co_qualname}"
     return place
