@@ -61,7 +61,8 @@ def rebuild(failure: Failure) -> Exception:
     error = _unpickled(failure.pickled)
     if error is None:
         error = RemoteError(failure.type_name, failure.message)
-    error.__cause__ = RemoteTraceback(failure.traceback)
+    # The class may forbid assignments, as a frozen dataclass does.
+    BaseException.__setattr__(error, "__cause__", RemoteTraceback(failure.traceback))
     return error
 
 
