@@ -19,9 +19,12 @@ import io
 import pickle
 import sys
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._wire.codec import Encoded, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _MAIN = "__main__"
 _MAIN_BYTES = _MAIN.encode()
@@ -75,22 +78,27 @@ def encode_by_value(value: Any) -> Encoded:
 def share_main(worker: Any) -> None:
     """Make what came along with a worker sent by value findable in this ``__main__``.
 
-    The globals its code uses came with it; instances of classes among them can then be pickled by
-    reference, as on the conductor's side.
+    The globals its code uses came with it, as did the classes it inherits from; instances of
+    classes among them can then be pickled by reference, as on the conductor's side.
     """
     main = sys.modules[_MAIN].__dict__
-    for name, obj in _globals_of(worker).items():
-        if getattr(obj, "__module__", None) == _MAIN and isinstance(obj, type | FunctionType):
+    for name, obj in _came_with(worker):
+        if isinstance(obj, type | FunctionType) and obj.__module__ == _MAIN:
             main.setdefault(name, obj)
-    if worker.__module__ == _MAIN:
-        main.setdefault(worker.__name__, worker)
 
 
-def _globals_of(worker: Any) -> dict[str, Any]:
-    if isinstance(worker, FunctionType):
-        return worker.__globals__
-    functions = (f for f in vars(worker).values() if isinstance(f, FunctionType))
-    return {name: obj for f in functions for name, obj in f.__globals__.items()}
+def _came_with(worker: Any) -> Iterator[tuple[str, Any]]:
+    owner = getattr(worker, "__self__", worker)  # a bound method brings its object along
+    if isinstance(owner, FunctionType):
+        yield owner.__name__, owner
+        yield from owner.__globals__.items()
+        return
+    for kind in (owner if isinstance(owner, type) else type(owner)).__mro__:
+        yield kind.__name__, kind
+        for member in vars(kind).values():
+            function = getattr(member, "__func__", member)  # inside static and class methods
+            if isinstance(function, FunctionType):
+                yield from function.__globals__.items()
 
 
 class _MainPickler(pickle.Pickler):
