@@ -7,7 +7,7 @@ import struct
 import typing
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from okanjo_conductor._wire.connection import Connection
@@ -29,6 +29,7 @@ def test_no_two_types_share_a_kind():
 
 
 @pytest.mark.parametrize("kind", ALL_TYPES, ids=lambda kind: kind.__name__)
+@settings(max_examples=30)  # for each of many types
 @given(data=st.data(), outcomes=outcome_counts)
 def test_every_message_comes_back_as_it_was(kind, data, outcomes):
     message = data.draw(by_type[kind])
