@@ -32,7 +32,7 @@ _MAIN_BYTES = _MAIN.encode()
 
 def is_importable(obj: Any) -> bool:
     """Whether another process could find a class or function by its module and name."""
-    module, path = obj.__module__, obj.__qualname__
+    module, path = obj.__module__, getattr(obj, "__qualname__", "<nameless>")
     if module == _MAIN or "<locals>" in path or "<lambda>" in path:
         return False
     try:
