@@ -29,17 +29,19 @@ def stream_with(batch) -> bytes:
     return stream_of(sender)
 
 
+@settings(max_examples=50)
 @given(small_batches, st.lists(st.integers(1, 200), max_size=30))
 def test_any_split_of_small_messages_decodes_to_the_same_messages(batch, sizes):
     assert receive(Connection(), stream_with(batch), sizes) == batch
 
 
+@settings(max_examples=50)
 @given(small_batches)
 def test_messages_that_arrive_byte_by_byte_are_the_same(batch):
     assert receive(Connection(), stream_with(batch), [1]) == batch
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     mixed_batches,
     st.lists(st.integers(1, 60) | st.integers(1, 100_000), max_size=30),
@@ -49,12 +51,13 @@ def test_any_split_of_large_messages_decodes_to_the_same_messages(batch, sizes, 
     assert receive(Connection(), stream_with(batch), [*sizes, size]) == batch
 
 
+@settings(max_examples=50)
 @given(small_batches, st.lists(st.integers(0, 300), max_size=30))
 def test_partial_writes_of_any_sizes_give_the_same_bytes(batch, sizes):
     assert written_in_parts(batch, sizes) == stream_with(batch)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(mixed_batches, st.lists(st.integers(0, 150_000), max_size=30))
 def test_partial_writes_of_large_messages_give_the_same_bytes(batch, sizes):
     assert written_in_parts(batch, sizes) == stream_with(batch)

@@ -29,7 +29,7 @@ def test_no_two_types_share_a_kind():
 
 
 @pytest.mark.parametrize("kind", ALL_TYPES, ids=lambda kind: kind.__name__)
-@settings(max_examples=30)  # for each of many types
+@settings(max_examples=20)  # for each of many types
 @given(data=st.data(), outcomes=outcome_counts)
 def test_every_message_comes_back_as_it_was(kind, data, outcomes):
     message = data.draw(by_type[kind])

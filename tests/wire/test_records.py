@@ -6,7 +6,7 @@ import math
 import pickle
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from okanjo_conductor._wire import codec, failures, records
@@ -111,6 +111,7 @@ def test_a_failure_can_be_told_from_a_value():
     assert records.unpack(chunk) == ([1, 2], [5, 6], [(packed,), blob])
 
 
+@settings(max_examples=40)
 @given(outcomes, counters, st.integers(0, records.HEAD_SIZE - 1))
 def test_a_log_that_ends_within_the_head_of_a_record_is_refused(batch, ordinal, size):
     chunk = log_of(batch) + records.head(ordinal, 1)[:size]
@@ -121,6 +122,7 @@ def test_a_log_that_ends_within_the_head_of_a_record_is_refused(batch, ordinal, 
         records.unpack(chunk)
 
 
+@settings(max_examples=40)
 @given(outcomes, texts)
 @example([], "abc")
 @example([], "abcabc")
@@ -132,6 +134,7 @@ def test_a_log_that_ends_within_a_text_is_refused(batch, text):
             records.unpack(log_of(batch) + records.head(1, 1) + item[:size])
 
 
+@settings(max_examples=40)
 @given(outcomes, st.binary(min_size=1, max_size=100))
 @example([], b"abc")
 def test_a_log_that_ends_within_a_pickle_is_refused(batch, blob):
