@@ -1,4 +1,6 @@
-"""What travels between the conductor and one worker, as bytes. Pure: no socket, no process.
+"""What travels between the conductor and one worker, as bytes.
+
+Pure: no socket, no process.
 
 frames      a length-prefixed frame with out-of-band buffers; reader and outbox
 messages    one frozen type per message, both directions

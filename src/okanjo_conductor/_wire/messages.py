@@ -176,7 +176,7 @@ class Post:
 class Answer:
     """The reply to `LookUp` or `SetLookup`.
 
-    To the former, a list: ``(value,)`` for a key that is there, None for one that is not.
+    To the former, `value` is a list of ``(value,)``, or of None where a key is missing.
     """
 
     KIND: ClassVar[int] = 36
