@@ -150,9 +150,9 @@ class Fleet:
 
     def make_ready(self, worker: Worker) -> None:
         """Let a worker take jobs, unless it was asked to stop while it started."""
-        worker.was_ready = True
-        if worker.state is not WorkerState.STOPPING:
+        if worker.was_ready or worker.state is not WorkerState.STOPPING:
             self._move(worker, WorkerState.READY)
+        worker.was_ready = True
 
     def stop(self, worker: Worker, deadline: float | None) -> None:
         """Let a worker take no more jobs; send it a signal at `deadline`."""
