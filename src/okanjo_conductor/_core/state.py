@@ -417,7 +417,7 @@ class ConductorState:
     def _answer_intake(self, answer: Intake) -> None:
         if self._intake is Intake.ASKED:
             self._intake = answer
-        elif self._phase is Phase.RUNNING:
+        elif self._phase is not Phase.ABORTING:  # an abort closes the intake under a question
             message = f"nobody asked for jobs: {self}"
             raise IllegalEventError(message)
 
