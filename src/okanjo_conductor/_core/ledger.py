@@ -83,6 +83,9 @@ class Ledger:
 
     def require_held(self, worker_id: WorkerId, ordinals: Sequence[Ordinal]) -> None:
         """Raise `IllegalEventError` unless the worker holds all of these, each named once."""
+        if not ordinals:
+            message = f"worker {worker_id} reports jobs but names none"
+            raise IllegalEventError(message)
         named = set(ordinals)
         if len(named) != len(ordinals) or not self._held[worker_id].keys() >= named:
             strange = sorted(named - self._held[worker_id].keys()) or "one of them twice"
