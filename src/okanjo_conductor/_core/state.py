@@ -205,16 +205,16 @@ class ConductorState:
         executing = self._job_executing(worker, event.claimed)
         self._ledger.dismiss(worker.id)
         self._fleet.bury(worker)
+        is_ours = worker.was_terminated or self._phase is Phase.ABORTING
+        cause = Cause.PREEMPTED if is_ours else Cause.CRASH
         was_asked = worker.state is WorkerState.STOPPING
-        cause = None if was_asked and event.code == 0 else Cause.CRASH
-        if worker.was_terminated or (self._phase is Phase.ABORTING and cause is not None):
-            cause = Cause.PREEMPTED
-        self._announce(worker, event, cause, executing)
+        has_left = was_asked and event.code == 0 and not worker.was_terminated
+        self._announce(worker, event, None if has_left and not executing else cause, executing)
         if executing is not None:
             error = _death(worker, event, cause)
-            self._charge(executing, worker, cause or Cause.CRASH, error, None, "", now)
+            self._charge(executing, worker, cause, error, None, "", now)
             worker.slot.note_work()
-        elif cause is Cause.CRASH and not was_asked:
+        elif not was_asked:
             self._note_idle_death(worker, event, now)
 
     def _on_stats_reported(self, event: ev.StatsReported, _now: float) -> None:
@@ -366,7 +366,7 @@ class ConductorState:
     def _note_idle_death(self, worker: Worker, event: ev.WorkerExited, now: float) -> None:
         slot = worker.slot
         slot.note_death(was_ready=worker.was_ready, now=now)
-        if slot.is_failing and self._phase is Phase.RUNNING:
+        if slot.is_failing:
             detail = event.detail or f"the worker {describe_exit(event.code, event.signal)}"
             deaths = slot.failed_starts or slot.idle_deaths
             self._error = WorkerStartError(slot.number, deaths, detail)
@@ -440,7 +440,7 @@ class ConductorState:
         self._step.commands.append(do.AnnounceExit(end=end))
 
 
-def _death(worker: Worker, event: ev.WorkerExited, cause: Cause | None) -> Exception:
+def _death(worker: Worker, event: ev.WorkerExited, cause: Cause) -> Exception:
     if cause is Cause.PREEMPTED:
         return JobCancelledError("the run was aborted while this job was executing")
     return WorkerCrashError(worker.id, event.code, event.signal, event.detail)
