@@ -122,9 +122,11 @@ class Ledger:
         self._queue.appendleft(job)
 
     def queue_due(self, now: float) -> None:
-        """Queue the delayed jobs whose time has come, in front."""
+        """Queue the delayed jobs whose time has come, in front, the longest due first."""
+        due: list[Job] = []
         while self._delayed and self._delayed[0][0] <= now:
-            self._queue.appendleft(heapq.heappop(self._delayed)[2])
+            due.append(heapq.heappop(self._delayed)[2])
+        self._queue.extendleft(reversed(due))
 
     def withdraw(self) -> list[Job]:
         """Take every job that no worker holds out of the ledger, oldest first."""
