@@ -15,6 +15,8 @@ The run goes through `Phase`s in one direction only::
                └──────► ABORTING ────┘
 """
 
+# ruff: noqa: SLF001 - _HANDLERS, at the end, names the methods of the class above it
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -185,8 +187,15 @@ class ConductorState:
         (job,) = self._ledger.release(worker.id, [event.ordinal])
         worker.sizer.observe(1, event.nanoseconds)
         worker.slot.note_work()
-        seconds = event.nanoseconds / 1e9
-        self._charge(job, worker, event.cause, event.error, seconds, event.place, now)
+        self._charge(
+            job,
+            worker,
+            event.cause,
+            event.error,
+            now=now,
+            seconds=event.nanoseconds / 1e9,
+            place=event.place,
+        )
 
     def _on_jobs_declined(self, event: ev.JobsDeclined, _now: float) -> None:
         self._fleet.get(event.worker_id)
@@ -212,7 +221,7 @@ class ConductorState:
         self._announce(worker, event, None if has_left and not executing else cause, executing)
         if executing is not None:
             error = _death(worker, event, cause)
-            self._charge(executing, worker, cause, error, None, "", now)
+            self._charge(executing, worker, cause, error, now=now)
             worker.slot.note_work()
         elif not was_asked:
             self._note_idle_death(worker, event, now)
@@ -287,9 +296,7 @@ class ConductorState:
             if slot.worker is None and slot.not_before <= now:
                 worker = self._fleet.fill(slot)
                 self._ledger.enrol(worker.id)
-                self._step.commands.append(
-                    do.StartWorker(worker_id=worker.id, slot=slot.number)
-                )
+                self._step.commands.append(do.StartWorker(worker_id=worker.id, slot=slot.number))
 
     def _wants_workers(self) -> int:
         """Count the waiting jobs for which nobody is on the way."""
@@ -315,9 +322,10 @@ class ConductorState:
         worker: Worker,
         cause: Cause,
         error: Exception,
-        seconds: float | None,
-        place: str,
+        *,
         now: float,
+        seconds: float | None = None,
+        place: str = "",
     ) -> None:
         number = self._ledger.attempts_of(job) + 1
         attempt = Attempt(number, cause, error, worker.id, seconds)
