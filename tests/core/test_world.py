@@ -13,7 +13,7 @@ from okanjo_conductor._core import events as ev
 from okanjo_conductor._core.state import Phase
 from okanjo_conductor._types import Cause, Retry
 
-from .world import JobFault, World
+from .world import FaultyJobError, World
 
 DATA = st.data()
 PACES = st.sampled_from([1_000, 500_000, 4_000_000, 60_000_000])
@@ -36,7 +36,7 @@ class Happenings(RuleBasedStateMachine):
         late_jobs=st.integers(0, 3),
         at_once=st.booleans(),
     )
-    def begin(self, slots, errors, crashes, backoff, jobs, late_jobs, at_once):
+    def begin(self, *, slots, errors, crashes, backoff, jobs, late_jobs, at_once):
         retry = Retry(errors=errors, crashes=crashes, backoff=backoff)
         self.world = World(slots=slots, retry=retry)
         self.world.late_jobs = late_jobs
@@ -194,7 +194,7 @@ class Happenings(RuleBasedStateMachine):
                     worker_id=worker.id,
                     ordinal=worker.last_sent + 1,
                     cause=Cause.ERROR,
-                    error=JobFault(),
+                    error=FaultyJobError(),
                     place="",
                     nanoseconds=1,
                 ),

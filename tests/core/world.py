@@ -31,7 +31,7 @@ _MANY = 10_000
 """Events in one go: more than that is a loop without end."""
 
 
-class JobFault(Exception):
+class FaultyJobError(Exception):
     """What a simulated job raises."""
 
 
@@ -97,7 +97,7 @@ class SimWorker:
                 worker_id=self.id,
                 ordinal=ordinal,
                 cause=cause,
-                error=JobFault(f"ordinal {ordinal}"),
+                error=FaultyJobError(f"ordinal {ordinal}"),
                 place="jobs.py:1 in job",
                 nanoseconds=1_000_000,
             )
@@ -219,8 +219,8 @@ class World:
                 self.places(),
                 {k: len(v) for k, v in ledger._histories.items()},
                 [
-                    (w.id, w.state, w.was_ready, w.next_ordinal, w.sizer.batch, w.is_recalled)
-                    + (w.kept, w.deadline, w.was_terminated)
+                    [getattr(w, name) for name in w.__slots__ if name not in ("slot", "sizer")]
+                    + [w.sizer.batch, w.sizer._seconds_per_job]
                     for w in fleet
                 ],
                 [(s.failed_starts, s.idle_deaths, s.not_before) for s in fleet.slots],
@@ -407,7 +407,7 @@ class World:
 
     def refuse_job(self, job: Job) -> list[do.Command]:
         """Say that a job cannot travel."""
-        return self.send(ev.JobRefused(job=job, error=JobFault("unpicklable")))
+        return self.send(ev.JobRefused(job=job, error=FaultyJobError("unpicklable")))
 
     def break_source(self) -> list[do.Command]:
         """Let the source raise; it answers the question under way."""
