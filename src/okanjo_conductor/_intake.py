@@ -165,10 +165,14 @@ class Intake:
         """Put jobs that were not started back in front."""
         self._queue._front.extendleft(job.payload for job in reversed(jobs))
 
-    async def close(self) -> None:
-        """Read no more."""
+    def stop(self) -> None:
+        """Read no more; what is being read goes back to the queue."""
         self._is_closed = True
         self._queue._on_append = None
+
+    async def close(self) -> None:
+        """Wait until nothing is being read."""
+        self.stop()
         if self._thread is not None:
             self._thread.stop()
         if self._task is not None:

@@ -337,6 +337,7 @@ class Run:
         self._owner._note_stats(command.report)
 
     def _end_run(self, command: do.EndRun) -> None:
+        self.intake.stop()
         if not self._over.done():
             self._over.set_result(command.error)
 

@@ -16,6 +16,7 @@ import pytest
 from okanjo_conductor._wire.byvalue import (
     define,
     encode_by_value,
+    encode_worker,
     is_importable,
     mentions_main,
     names_in_main,
@@ -414,3 +415,29 @@ def test_a_worker_of_a_module_leaves_main_alone(monkeypatch):
     share_main(Importable)
     share_main(importable)
     assert set(vars(here)) == before
+
+
+def test_a_worker_of_a_module_that_cannot_be_imported_elsewhere_takes_it_along() -> None:
+    code = "def helper(job):\n    return job + 1\ndef work(job):\n    return helper(job)\n"
+    stray = types.ModuleType("stray_module")
+    exec(code, stray.__dict__)
+    sys.modules["stray_module"] = stray
+    try:
+        assert not is_importable(stray.work)
+        blob = encode_worker(stray.work)
+    finally:
+        del sys.modules["stray_module"]
+    assert pickle.loads(blob)(1) == 2
+
+
+def test_a_module_with_a_broken_spec_counts_as_not_importable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken = types.ModuleType("broken_module")  # its __spec__ is None, which find_spec refuses
+    monkeypatch.setitem(sys.modules, "broken_module", broken)
+    exec("def work(job):\n    return job\n", broken.__dict__)
+    assert not is_importable(broken.work)
+
+
+def test_a_worker_that_has_a_findable_module_is_pickled_as_it_is() -> None:
+    assert pickle.loads(encode_worker(lambda job: job + 1))(1) == 2
