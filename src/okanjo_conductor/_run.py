@@ -372,6 +372,9 @@ class Run:
         self, worker_id: int, ordinals: list[int], nanoseconds: list[int], results: list[Any]
     ) -> None:
         """A worker has written outcome records: pass on runs of done jobs, failures singly."""
+        if _NEEDS_A_LOOK.isdisjoint(map(type, results)):
+            self._post_done(worker_id, ordinals, nanoseconds, 0, results)
+            return
         begin = 0
         values: list[Any] = []
         for index, result in enumerate(results):
@@ -560,6 +563,8 @@ class Run:
             link.send(msg.Post(cmd, None, None, value))
 
 
+_NEEDS_A_LOOK = frozenset({bytes, tuple})
+"""Types of results that are not the values themselves: pickles and failures."""
 _NOTHING = Encoded(pickle.dumps(None), [])
 _CARRY_OUT: dict[type[Any], Callable[[Run, Any], None]] = {
     do.ReadJobs: Run._read_jobs,
