@@ -23,7 +23,7 @@ if not is_worker():
     )
 
     def generate_jobs():
-        """Queue the jobs. They could also be given to the conductor above: `jobs_queue=range(10)`."""
+        """Queue the jobs. The conductor above could also have been given `jobs_queue=range(10)`."""
         for number in range(10):
             conductor.jobs_queue.append(number)  # numbers here, but you could queue anything
 
