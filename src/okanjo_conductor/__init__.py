@@ -1,1 +1,98 @@
-"""Hand a batch of jobs to long-lived worker processes and see every one of them through."""
+"""okanjo_conductor: hands a batch of jobs to worker processes and sees every one of them through.
+
+The public names, grouped. Modules with an underscore are private; what they define is reached
+through here. A name is loaded when it is first used, so that importing the package is cheap and a
+worker process never loads the conductor's half.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from okanjo_conductor import errors
+from okanjo_conductor.__about__ import __version__
+
+if TYPE_CHECKING:
+    from okanjo_conductor._conductor import Conductor, conduct
+    from okanjo_conductor._io.assignment import is_worker
+    from okanjo_conductor._types import (
+        LATER,
+        Attempt,
+        Cause,
+        FailureGroup,
+        JobInfo,
+        JobState,
+        Message,
+        Outcome,
+        Report,
+        Retry,
+        StatsAggregate,
+        StatsReport,
+        WorkerExit,
+        WorkerStats,
+        exponential,
+    )
+    from okanjo_conductor._worker import ConductorWorker
+
+_HOMES = {
+    "_conductor": ("Conductor", "conduct"),
+    "_worker": ("ConductorWorker",),
+    "_io.assignment": ("is_worker",),
+    "_types": (
+        "LATER",
+        "Attempt",
+        "Cause",
+        "FailureGroup",
+        "JobInfo",
+        "JobState",
+        "Message",
+        "Outcome",
+        "Report",
+        "Retry",
+        "StatsAggregate",
+        "StatsReport",
+        "WorkerExit",
+        "WorkerStats",
+        "exponential",
+    ),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    # the main process
+    "Conductor",
+    "conduct",
+    "Retry",
+    "exponential",
+    # the worker process
+    "ConductorWorker",
+    "LATER",
+    "JobInfo",
+    "is_worker",
+    # what travels and what comes back
+    "Message",
+    "Outcome",
+    "JobState",
+    "Cause",
+    "Attempt",
+    "Report",
+    "FailureGroup",
+    "WorkerExit",
+    "StatsReport",
+    "StatsAggregate",
+    "WorkerStats",
+    # what goes wrong
+    "errors",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> object:
+    module = _HOME_OF.get(name)
+    if module is None:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(import_module(f"{__name__}.{module}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -7,7 +7,7 @@ bytes as ``int``.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NewType, final
 
@@ -222,6 +222,10 @@ class WorkerExit:
     def id(self) -> int:
         """The worker's id, under the name that the Node module uses."""
         return self.worker_id
+
+    def as_crash(self) -> WorkerExit:
+        """Return the payload of the ``error`` event for this exit."""
+        return replace(self, type="worker_crash")
 
 
 @dataclass(frozen=True, slots=True)

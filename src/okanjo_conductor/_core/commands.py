@@ -42,6 +42,8 @@ class RecallJobs:
     """Take back what the worker has not started. Answered by `JobsRecalled`, unless it exits."""
 
     worker_id: WorkerId
+    last: Ordinal
+    """The last ordinal it was handed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,12 @@ class Ledger:
     @property
     def is_empty(self) -> bool:
         """Whether every accepted job is finished."""
-        return not (self._queue or self._delayed or any(self._held.values()))
+        return not (self._queue or self._delayed or self.has_held)
+
+    @property
+    def has_held(self) -> bool:
+        """Whether any worker holds a job."""
+        return any(self._held.values())
 
     @property
     def next_due(self) -> float | None:

@@ -28,7 +28,7 @@ from okanjo_conductor._core.fleet import Fleet, Worker, WorkerState
 from okanjo_conductor._core.ledger import Ledger
 from okanjo_conductor._core.retry import delay, final_state
 from okanjo_conductor._core.stats import StatsBook
-from okanjo_conductor._types import Attempt, Cause, JobState, Retry, WorkerExit
+from okanjo_conductor._types import Attempt, Cause, JobState, Ordinal, Retry, WorkerExit
 from okanjo_conductor.errors import (
     IllegalEventError,
     JobCancelledError,
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from okanjo_conductor._core.jobs import Job
-    from okanjo_conductor._types import Ordinal
 
 LEAVE_GRACE = 30.0
 """Seconds that a worker may take for its teardown when the run is over."""
@@ -118,6 +117,11 @@ class ConductorState:
         _HANDLERS[type(event)](self, event, now)
         self._settle(now)
         return step
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any worker holds a job."""
+        return self._ledger.has_held
 
     def next_deadline(self) -> float | None:
         """When `TimePassed` is due if nothing else happens before, or None."""
@@ -277,8 +281,12 @@ class ConductorState:
             return
         richest = max(ready, key=lambda w: self._ledger.held_by(w.id))
         if self._ledger.held_by(richest.id) > 1 and not richest.is_recalled:
-            richest.is_recalled = True
-            self._step.commands.append(do.RecallJobs(worker_id=richest.id))
+            self._recall_from(richest)
+
+    def _recall_from(self, worker: Worker) -> None:
+        worker.is_recalled = True
+        last = Ordinal(worker.next_ordinal - 1)
+        self._step.commands.append(do.RecallJobs(worker_id=worker.id, last=last))
 
     def _start_workers(self, now: float) -> None:
         for slot in self._fleet.slots:
@@ -384,8 +392,7 @@ class ConductorState:
         self._intake = Intake.CLOSED
         for worker in self._fleet:
             if worker.was_ready and not worker.is_recalled:
-                worker.is_recalled = True
-                self._step.commands.append(do.RecallJobs(worker_id=worker.id))
+                self._recall_from(worker)
             if worker.state is WorkerState.STOPPING:
                 worker.deadline = now + self._grace
             else:

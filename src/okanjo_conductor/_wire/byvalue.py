@@ -29,13 +29,10 @@ _MAIN_BYTES = _MAIN.encode()
 
 def is_importable(obj: Any) -> bool:
     """Whether another process could find a class or function by its module and name."""
-    module, path = obj.__module__, obj.__qualname__
-    if module == _MAIN or "<locals>" in path or "<lambda>" in path:
+    module, path = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
+    if module is None or path is None or module == _MAIN or "<locals>" in path or "<lambda>" in path:
         return False
-    try:
-        if importlib.util.find_spec(module) is None:
-            return False
-    except (ImportError, ValueError, AttributeError):
+    if not _has_spec(module):
         return False
     found: Any = sys.modules.get(module)
     for name in path.split("."):
@@ -60,6 +57,31 @@ def define(name: str) -> bytes:
     import cloudpickle  # noqa: PLC0415 - only scripts need it
 
     return bytes(cloudpickle.dumps(getattr(sys.modules[_MAIN], name), protocol=5))
+
+
+def encode_worker(worker: Any) -> bytes:
+    """Pickle a worker class or function by value.
+
+    A module that was loaded in a way no other process can repeat is taken along as well.
+    """
+    import cloudpickle  # noqa: PLC0415 - only for workers that cannot be imported
+
+    module = sys.modules.get(getattr(worker, "__module__", None) or "")
+    is_stray = module is not None and module.__name__ != _MAIN and not _has_spec(module.__name__)
+    if is_stray:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        return bytes(cloudpickle.dumps(worker, protocol=5))
+    finally:
+        if is_stray:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _has_spec(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError, AttributeError):
+        return False
 
 
 def encode_by_value(value: Any) -> Encoded:

@@ -21,7 +21,7 @@ import pickle
 import struct
 from typing import TYPE_CHECKING, Any
 
-from okanjo_conductor._wire.codec import ATOMS
+from okanjo_conductor._wire.codec import Encoded
 from okanjo_conductor.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ _EPILOGUE = b"e."
 _HEAD = struct.Struct("<2sq2sq").pack
 _BYTES_HEAD: Callable[[bytes, int], bytes] = struct.Struct("<cI").pack
 HEAD_SIZE = 20
+BYTES_HEAD_SIZE = 6
+"""Upper bound of what `pickled` and `failure` add."""
 
 
 def head(ordinal: int, nanoseconds: int) -> bytes:
@@ -55,9 +57,9 @@ def failure(packed: bytes) -> bytes:
     return pickled(packed) + b"\x85"
 
 
-def is_atom(value: Any) -> bool:
-    """Whether `value` may go into `atom()`."""
-    return type(value) in ATOMS
+def atom_pickle(item: bytes) -> Encoded:
+    """Make an ordinary pickle of an atom's result item, for one that is too long for a record."""
+    return Encoded(b"\x80\x03" + item + b".", [])
 
 
 def unpack(chunk: bytes | bytearray | memoryview) -> tuple[list[int], list[int], list[Any]]:

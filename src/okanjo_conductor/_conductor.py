@@ -1,0 +1,569 @@
+"""Conductor: the object in the main process that owns jobs and lookups.
+
+What users see and subclass. The work of a run is done by `_run.Run`; asyncio is loaded with it,
+when a run begins, and not before.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import uuid
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pyee.base import EventEmitter
+
+from okanjo_conductor._io import assignment
+from okanjo_conductor._io.bootstrap import Boot, Target
+from okanjo_conductor._io.cpus import usable_cpus
+from okanjo_conductor._types import Retry
+from okanjo_conductor._wire.byvalue import encode_by_value, encode_worker, is_importable
+from okanjo_conductor.errors import (
+    ConductorStateError,
+    ConfigurationError,
+    IntakeError,
+    UnknownCommandError,
+    UnknownLookupError,
+    WorkerGoneError,
+)
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Coroutine, Iterator
+
+    from okanjo_conductor._delivery import OutcomeBuffer
+    from okanjo_conductor._intake import JobsQueue
+    from okanjo_conductor._outcomes import Outcomes
+    from okanjo_conductor._run import Run
+    from okanjo_conductor._types import Key, Message, Report, StatsReport
+
+_DEFAULT_TYPE = "conductor_worker"
+_MOST_WORKERS = 4
+"""By default, as in the Node module."""
+_WORKER_MODULE = "okanjo_conductor._worker"
+_log = logging.getLogger("okanjo_conductor.conductor")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class Conductor(EventEmitter):
+    """Hands jobs to worker processes and sees every one of them through.
+
+    Args:
+        worker: a `ConductorWorker` subclass, a function from job to value, or ``"module:name"`` of
+            either. None: the main script is run again in each worker and starts its own (see
+            `is_worker`); then name a `worker_type`.
+        worker_type: name of these workers, in the worker's environment as ``worker_type``.
+        worker_limit: how many workers at most; default: the usable CPUs, but no more than 4.
+        jobs_queue: the jobs, any iterable or async iterable; read lazily.
+        logging: whether the lives of workers are logged, at level INFO.
+        worker_env: environment variables for the workers, set before they import anything.
+        lookups: reference data by name, each a mapping, reachable from all workers.
+        worker_options: keyword arguments for the worker class.
+        start_method: ``"fork"`` from a clean template process, or ``"spawn"`` each worker afresh.
+        retry: how often a job may be executed again after a bad end.
+        job_key: what identifies a job, as a function of it; default: its number, from 0.
+        abort_grace: seconds that a worker in a job is given at an abort before SIGTERM, and again
+            before SIGKILL.
+        buffer: outcomes that may wait for a consumer of `outcomes` before no further job is read;
+            default: a few batches.
+
+    Raises:
+        ConfigurationError: an option makes no sense.
+
+    Events (payloads in `okanjo_conductor._types`):
+        ``worker_start`` (worker id, pid), ``worker_exit`` and ``error`` (a `WorkerExit`),
+        ``stats`` (a `StatsReport`), ``job_done`` and ``job_failed`` (an `Outcome`), ``job_retry``
+        (key, `Attempt`), ``end`` (nothing). Handlers run in the thread of the run, between steps.
+    """
+
+    def __init__(
+        self,
+        worker: type[Any] | Callable[[Any], Any] | str | None = None,
+        *,
+        worker_type: str = _DEFAULT_TYPE,
+        worker_limit: int | None = None,
+        jobs_queue: Iterable[Any] | AsyncIterable[Any] = (),
+        logging: bool = True,
+        worker_env: Mapping[str, str] | None = None,
+        lookups: dict[str, Any] | None = None,
+        worker_options: Mapping[str, Any] | None = None,
+        start_method: str = "fork",
+        retry: Retry | None = None,
+        job_key: Callable[[Any], Key] | None = None,
+        abort_grace: float = 1.0,
+        buffer: int | None = None,
+    ) -> None:
+        super().__init__()
+        self._target = _find_target(worker, worker_type)
+        self._worker_type = worker_type
+        self._worker_limit = _checked_limit(worker_limit)
+        self._worker_env = _checked_env(worker_env or {})
+        self._worker_options = dict(worker_options or {})
+        if self._worker_options and self._target.script is not None:
+            message = "worker_options: the script makes its own worker; give them there"
+            raise ConfigurationError(message)
+        if start_method not in ("fork", "spawn"):
+            message = f'start_method={start_method!r}: "fork" or "spawn"'
+            raise ConfigurationError(message)
+        if not abort_grace >= 0:
+            message = f"abort_grace={abort_grace!r}: seconds, from 0"
+            raise ConfigurationError(message)
+        if buffer is not None and buffer < 1:
+            message = f"buffer={buffer!r}: a number of outcomes, from 1"
+            raise ConfigurationError(message)
+        self._start_method = start_method
+        self._retry = retry or Retry()
+        self._job_key = job_key
+        self._abort_grace = abort_grace
+        self._buffer_limit = buffer
+        self.logging = logging
+        self.lookups: dict[str, Any] = {} if lookups is None else lookups
+        self.jobs_queue = jobs_queue  # type: ignore[assignment]  # the setter makes a JobsQueue
+        self._id = uuid.uuid4().hex
+        self._commands: dict[str, Callable[[Message], Any]] = {}
+        self._last_stats: dict[str, Any] = {}
+        self._report_count = 0
+        self._has_started = False
+        self._is_processing = False
+        self._is_abort_requested = False
+        self._run: Run | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
+
+    def __repr__(self) -> str:
+        state = "processing" if self._is_processing else "over" if self._has_started else "new"
+        return f"<Conductor {self._worker_type} {self._id[:8]}: {state}, {self.jobs_queue}>"
+
+    # Properties
+
+    @property
+    def id(self) -> str:
+        """Unique id of this conductor; its workers see it as ``master_id``."""
+        return self._id
+
+    @property
+    def worker_type(self) -> str:
+        """The name given to the workers."""
+        return self._worker_type
+
+    @property
+    def worker_limit(self) -> int:
+        """How many workers there may be."""
+        return self._worker_limit
+
+    @property
+    def worker_env(self) -> dict[str, str]:
+        """The environment variables given to the workers, a copy."""
+        return dict(self._worker_env)
+
+    @property
+    def processing(self) -> bool:
+        """Whether the run has begun and is not over."""
+        return self._is_processing
+
+    @property
+    def last_stats(self) -> dict[str, Any]:
+        """Sum of all workers' counters in the last report cycle."""
+        return self._last_stats
+
+    @property
+    def worker_stats_report_count(self) -> int:
+        """How many workers reported in the last cycle."""
+        return self._report_count
+
+    @property
+    def jobs_queue(self) -> JobsQueue:
+        """The jobs that no worker has been given yet; append to it, or assign any iterable."""
+        return self._jobs_queue
+
+    @jobs_queue.setter
+    def jobs_queue(self, jobs: Iterable[Any] | AsyncIterable[Any]) -> None:
+        from okanjo_conductor._intake import JobsQueue  # noqa: PLC0415 - loads asyncio
+
+        if getattr(self, "_run", None) is not None:
+            message = "jobs_queue cannot be replaced while the run goes on; append to it"
+            raise ConductorStateError(message)
+        self._jobs_queue = jobs if isinstance(jobs, JobsQueue) else JobsQueue(jobs)
+
+    def is_processing(self) -> bool:
+        """Return whether the run has begun and is not over."""
+        return self._is_processing
+
+    # Write these in a subclass, or assign them
+
+    def generate_jobs(self) -> Any:
+        """Make the jobs, when the run begins.
+
+        Append to ``self.jobs_queue``, or return or yield them; plain or ``async``. A function is
+        run to its end before the first worker starts, a generator is read lazily.
+        """
+
+    def on_worker_message(self, worker_id: int, msg: Message) -> Any:
+        """Handle a message from a worker; a coroutine is awaited.
+
+        To reply, call `send_message_to_worker` with ``msg.callback``. Not called for commands
+        that have a handler made with `command`.
+        """
+        message = (
+            f"nobody handles the command {msg.cmd!r} of worker {worker_id}: override "
+            "Conductor.on_worker_message, or decorate a function with @conductor.command"
+            f"({msg.cmd!r})"
+        )
+        raise UnknownCommandError(message)
+
+    def command(self, name: str) -> Callable[[_Function], _Function]:
+        """Decorate a function of a `Message` that handles a command; it may be ``async``.
+
+        What it returns is the data of the reply; what it raises, the requester gets to see.
+        """
+
+        def register(function: _Function) -> _Function:
+            self._commands[name] = function
+            return function
+
+        return register
+
+    # Run
+
+    def run(self) -> Report:
+        """Run until every job has its outcome; block meanwhile.
+
+        Handlers run in this thread, unless an event loop runs in it already, as in a notebook.
+
+        Raises:
+            IntakeError: the source of jobs raised; the jobs it gave before were carried out.
+            WorkerStartError: workers cannot start.
+            ConductorStateError: this conductor has run already, or this is a worker.
+        """
+        return _run_in_loop(self.start())
+
+    async def start(self) -> Report:
+        """Run until every job has its outcome. Raises what `run` raises."""
+        return await self._start(None)
+
+    def outcomes(self, *, ordered: bool = False) -> Outcomes:
+        """Run, and iterate over the outcomes, with ``for`` or ``async for``.
+
+        In completion order, or in the order of the jobs. What `run` raises is raised at the end.
+        Leaving the loop aborts the run.
+        """
+        from okanjo_conductor._outcomes import Outcomes  # noqa: PLC0415 - loads asyncio
+
+        return Outcomes(self._start, _run_in_loop, self.abort, ordered=ordered)
+
+    def abort(self) -> None:
+        """Stop now: hand out nothing more, end the workers, also those in a job.
+
+        A worker in a job is given `abort_grace` seconds, then SIGTERM, then as many again, then
+        SIGKILL; a job ended that way is cancelled. Jobs not started are back in `jobs_queue`.
+        """
+        self._is_abort_requested = True
+        if self._run is not None:
+            self._soon(self._run.abort)
+
+    def add_job(self, job: Any, *, key: Key | None = None) -> None:
+        """Add a job while the run goes on, or before it."""
+        run = self._run
+        if run is None:
+            if key is not None:
+                message = "add_job(key=…) before the run: use job_key, or add it when the run goes on"
+                raise ConductorStateError(message)
+            self.jobs_queue.append(job)
+        else:
+            self._call(run.intake.add_job, job, key)
+
+    # Messages
+
+    def send_message_to_worker(
+        self, worker_id: int, command_name: str, data: Any = None, callback_id: str | None = None
+    ) -> None:
+        """Send a worker a message; with the callback id of its message, as the reply.
+
+        Raises:
+            WorkerGoneError: that worker has ended, or never was.
+        """
+        if self._run is None:
+            raise WorkerGoneError(worker_id)
+        self._call(self._run.send_message, worker_id, command_name, data, callback_id)
+
+    def broadcast_message_to_workers(self, command_name: str, data: Any = None) -> None:
+        """Send all workers there are now a message."""
+        if self._run is not None:
+            self._call(self._run.broadcast, command_name, data)
+
+    # Lookups
+
+    def get_lookup(self, name: str) -> Any:
+        """Return a lookup.
+
+        Raises:
+            UnknownLookupError: there is none of that name.
+        """
+        try:
+            return self.lookups[name]
+        except KeyError:
+            raise UnknownLookupError(name, tuple(self.lookups)) from None
+
+    def get_lookup_value(self, name: str, key: Any, default: Any = None) -> Any:
+        """Return one entry of a lookup. Raises as `get_lookup`."""
+        lookup = self.get_lookup(name)
+        try:
+            return lookup[key]
+        except (KeyError, IndexError):
+            return default
+
+    def set_lookup_value(self, name: str, key: Any, value: Any) -> None:
+        """Set one entry of a lookup. Raises as `get_lookup`."""
+        lookup: MutableMapping[Any, Any] = self.get_lookup(name)
+        lookup[key] = value
+
+    # For the run
+
+    async def _start(self, buffer: OutcomeBuffer | None) -> Report:
+        import asyncio  # noqa: PLC0415 - see the module's docstring
+
+        from okanjo_conductor._run import Run  # noqa: PLC0415 - as above
+
+        self._check_start()
+        self._has_started = self._is_processing = True
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        try:
+            generated = await self._generate()
+            run = Run(
+                self,
+                boot=Boot(self._target, list(sys.path), list(sys.argv)),
+                env=self._environment(),
+                options=bytes(encode_by_value(self._worker_options).blob),
+                slots=self._worker_limit,
+                retry=self._retry,
+                grace=self._abort_grace,
+                start_method=self._start_method,
+                jobs_queue=self._jobs_queue,
+                job_key=self._job_key,
+                buffer=buffer,
+                buffer_limit=self._buffer_limit,
+            )
+            if generated is not None:
+                run.intake.add(generated)
+            self._run = run
+            return await run.run(is_aborted=self._is_abort_requested)
+        finally:
+            self._run = self._loop = None
+            self._is_processing = False
+            self._emit("end")
+
+    def _check_start(self) -> None:
+        if assignment.is_worker():
+            message = (
+                "a Conductor is started in a worker process. A script that is run again in its "
+                "workers must ask is_worker() first and call start() on its ConductorWorker"
+            )
+            raise ConductorStateError(message)
+        if self._has_started:
+            message = "this conductor has been started already; make another one"
+            raise ConductorStateError(message)
+
+    async def _generate(self) -> Any:
+        import inspect  # noqa: PLC0415 - rarely used
+
+        try:
+            made = self.generate_jobs()
+            if inspect.isawaitable(made):
+                made = await made
+        except Exception as error:
+            message = f"generate_jobs() raised {type(error).__name__}: {error}"
+            raise IntakeError(message) from error
+        return made
+
+    def _environment(self) -> dict[str, str]:
+        identity = {"worker_type": self._worker_type, "master_id": self._id}
+        return {**os.environ, **self._worker_env, **identity}
+
+    def _handle_message(self, worker_id: int, post: Message) -> Any:
+        handler = self._commands.get(post.cmd)
+        if handler is None:
+            return self.on_worker_message(worker_id, post)
+        reply = handler(post)
+        if hasattr(reply, "__await__"):
+            return self._reply_later(worker_id, post, reply)
+        return self._reply(worker_id, post, reply)
+
+    async def _reply_later(self, worker_id: int, post: Message, reply: Any) -> None:
+        self._reply(worker_id, post, await reply)
+
+    def _reply(self, worker_id: int, post: Message, data: Any) -> None:
+        if post.callback is not None:
+            try:
+                self.send_message_to_worker(worker_id, post.cmd, data, post.callback)
+            except WorkerGoneError:
+                _log.debug("worker %d died before it got its reply", worker_id)
+
+    def _note_stats(self, report: StatsReport) -> None:
+        self._last_stats = report.agg.last
+        self._report_count = len(report.raw)
+        self._emit("stats", report)
+
+    def _has_listeners(self, event: str) -> bool:
+        return bool(self.listeners(event))
+
+    def _emit(self, event: str, *args: Any) -> None:
+        """Tell listeners; what they raise is logged, and an unheard error is too."""
+        if not self.listeners(event):
+            if event == "error":
+                _log.warning("%s", args[0])
+            return
+        try:
+            self.emit(event, *args)
+        except Exception:
+            _log.exception("a listener to %r raised", event)
+
+    def _say(self, text: str, *args: Any) -> None:
+        if self.logging:
+            _log.info(text, *args)
+
+    def _soon(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call a function in the thread of the run."""
+        loop = self._loop
+        if threading.get_ident() == self._thread:
+            function(*args)
+        elif loop is not None:
+            try:
+                loop.call_soon_threadsafe(function, *args)
+            except RuntimeError:
+                return  # the loop is closed: the run is over
+
+    def _call(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call a function in the thread of the run, and raise here what it raises."""
+        if threading.get_ident() == self._thread:
+            function(*args)
+            return
+        from concurrent.futures import Future  # noqa: PLC0415 - rarely used
+
+        done: Future[None] = Future()
+
+        def call() -> None:
+            try:
+                function(*args)
+                done.set_result(None)
+            except BaseException as error:  # noqa: BLE001 - raised again by the caller
+                done.set_exception(error)
+
+        self._soon(call)
+        done.result()
+
+
+def conduct(
+    function: type[Any] | Callable[[Any], Any] | str,
+    jobs: Iterable[Any],
+    *,
+    worker_limit: int | None = None,
+    ordered: bool = False,
+    **options: Any,
+) -> Iterator[Any]:
+    """Run a function over jobs in worker processes; yield its values.
+
+    Args:
+        function: what a `Conductor` accepts as worker.
+        ordered: in the order of the jobs, not of completion.
+        options: those of `Conductor`.
+
+    Raises:
+        Exception: what failed the first job that failed; the run is aborted then.
+    """
+    conductor = Conductor(function, worker_limit=worker_limit, jobs_queue=jobs, **options)
+    for outcome in conductor.outcomes(ordered=ordered):
+        yield outcome.result()
+
+
+def _run_in_loop(main: Coroutine[Any, Any, Report]) -> Report:
+    """Run a coroutine in a loop of its own; in a thread of its own where this one has a loop."""
+    import asyncio  # noqa: PLC0415 - see the module's docstring
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(main)
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - rarely used
+
+    with ThreadPoolExecutor(1, "okanjo-conductor") as executor:
+        return executor.submit(_run_in_loop, main).result()
+
+
+def _loop_factory() -> Any:
+    try:
+        import uvloop  # noqa: PLC0415 - optional
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _find_target(worker: Any, worker_type: str) -> Target:
+    """Find out how other processes get at the worker."""
+    if worker is None:
+        return _script_target(worker_type)
+    if isinstance(worker, str):
+        module, colon, name = worker.partition(":")
+        if not (module and colon and name):
+            message = f'worker={worker!r}: write "module:name"'
+            raise ConfigurationError(message)
+        return Target(reference=(module, name))
+    if isinstance(worker, type):
+        _check_class(worker)
+    elif not callable(worker):
+        message = f"worker={worker!r}: a ConductorWorker subclass, a function or 'module:name'"
+        raise ConfigurationError(message)
+    if is_importable(worker):
+        return Target(reference=(worker.__module__, worker.__qualname__))
+    try:
+        return Target(pickled=encode_worker(worker))
+    except Exception as error:
+        message = (
+            f"worker={worker!r} can neither be imported by another process nor be pickled: {error}"
+        )
+        raise ConfigurationError(message) from error
+
+
+def _script_target(worker_type: str) -> Target:
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    if worker_type == _DEFAULT_TYPE:
+        message = (
+            "no worker given: pass a ConductorWorker subclass, a function or 'module:name'; or "
+            "name a worker_type and start the worker in your script where is_worker() is true"
+        )
+        raise ConfigurationError(message)
+    if script is None:
+        message = f"no worker given, and there is no script to start a {worker_type!r} worker in"
+        raise ConfigurationError(message)
+    return Target(script=os.path.abspath(script))
+
+
+def _check_class(worker: type[Any]) -> None:
+    bases = [base for base in worker.__mro__ if base.__module__ == _WORKER_MODULE]
+    if not bases:
+        message = f"worker={worker.__qualname__}: a class must be a ConductorWorker"
+        raise ConfigurationError(message)
+    if not any("process_job" in vars(base) for base in worker.__mro__ if base not in bases):
+        message = f"worker={worker.__qualname__} has no process_job: write one"
+        raise ConfigurationError(message)
+
+
+def _checked_limit(limit: int | None) -> int:
+    if limit is None:
+        return min(_MOST_WORKERS, usable_cpus())
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        message = f"worker_limit={limit!r}: a whole number of workers, from 1"
+        raise ConfigurationError(message)
+    return limit
+
+
+def _checked_env(env: Mapping[str, str]) -> dict[str, str]:
+    for name, value in env.items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            message = f"worker_env[{name!r}]={value!r}: names and values are strings"
+            raise ConfigurationError(message)
+    return dict(env)

@@ -1,0 +1,241 @@
+"""The conductor's end of one worker's links, driven by an event loop.
+
+Nothing here blocks. Outcome records are read from the result pipe when a frame says how many there
+are, on a tick, and after the worker's death; so what the worker did comes out in the order in
+which it did it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Protocol
+
+from okanjo_conductor._wire import records
+from okanjo_conductor._wire.connection import Connection
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from okanjo_conductor._io.links import ConductorEnds
+    from okanjo_conductor._wire.messages import AnyMessage
+
+_LONGEST_LINE = 1 << 20
+"""Bytes without a line end after which a worker's output is passed on all the same."""
+_READS_AT_ONCE = 64
+"""Reads of one descriptor per turn of the loop, so that one worker cannot starve the others."""
+
+
+class Receiver(Protocol):
+    """Who is told what a worker says."""
+
+    def on_message(self, worker_id: int, message: AnyMessage) -> None:
+        """The worker sent a message."""
+
+    def on_outcomes(
+        self, worker_id: int, ordinals: list[int], nanoseconds: list[int], results: list[Any]
+    ) -> None:
+        """The worker has written outcome records."""
+
+
+class ConductorLink:
+    """Job link, result pipe, cells and output of one worker, as the conductor sees them."""
+
+    def __init__(
+        self,
+        worker_id: int,
+        ends: ConductorEnds,
+        loop: asyncio.AbstractEventLoop,
+        receiver: Receiver,
+        scratch: memoryview,
+    ) -> None:
+        self._worker_id = worker_id
+        self._ends = ends
+        self._loop = loop
+        self._receiver = receiver
+        self._scratch = scratch
+        """Memory to read result pipes into; shared by the links of a loop."""
+        self._connection = Connection()
+        self._is_open = True
+        self._is_writing = False
+        self._applied = 0
+        """How many outcome records were passed on."""
+        self._stash: tuple[list[int], list[int], list[Any]] = ([], [], [])
+        """Records read before the frame that follows them."""
+        self.definitions_sent = 0
+        """How many objects of ``__main__`` the worker has."""
+        self._outputs = [
+            LineForwarder(loop, ends.stdout, "stdout"),
+            LineForwarder(loop, ends.stderr, "stderr"),
+        ]
+        loop.add_reader(ends.job_link, self._on_readable)
+
+    @property
+    def cells(self) -> memoryview[int]:
+        """The page in which the worker claims ordinals."""
+        return self._ends.cells
+
+    def send(self, message: AnyMessage) -> None:
+        """Send a message as soon as the worker has room for it. To the dead, it is dropped."""
+        if self._is_open:
+            self._connection.send(message)
+            if not self._is_writing:
+                self._flush()
+
+    def tick(self) -> None:
+        """Pass on outcomes that nobody has announced."""
+        if not self._is_open:
+            return
+        self._read_records()
+        total = self._applied + len(self._stash[0])
+        self._on_readable()
+        self._apply(total)
+
+    def finish(self) -> None:
+        """Pass on everything the dead worker has said, and close.
+
+        Does not wait for end-of-file: a process that the worker started may hold its ends.
+        """
+        while self._read_job_link():
+            pass
+        self._read_records()
+        self._apply(self._applied + len(self._stash[0]))
+        for output in self._outputs:
+            output.finish()
+        self._stop_reading()
+        self._ends.close()
+
+    # Reading
+
+    def _on_readable(self) -> None:
+        for _ in range(_READS_AT_ONCE):
+            if not self._read_job_link():
+                return
+
+    def _read_job_link(self) -> bool:
+        """Read once; return whether there may be more."""
+        if not self._is_open:
+            return False
+        room = self._connection.room()
+        try:
+            count = self._ends.job_link.recv_into(room)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            count = 0
+        if not count:
+            self._stop_reading()
+            return False
+        is_full = count == len(room)
+        for outcomes, message in self._connection.received(count):
+            self._apply(outcomes)
+            self._receiver.on_message(self._worker_id, message)
+        return is_full
+
+    def _stop_reading(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._loop.remove_reader(self._ends.job_link)
+            if self._is_writing:
+                self._loop.remove_writer(self._ends.job_link)
+            self._connection.outbox.clear()
+
+    def _read_records(self) -> None:
+        """Empty the result pipe into the stash."""
+        room = self._scratch[: self._ends.results_size]
+        try:
+            count = os.readv(self._ends.results, [room])
+        except BlockingIOError:
+            return
+        if count:
+            columns = records.unpack(room[:count])
+            if self._stash[0]:
+                for stashed, column in zip(self._stash, columns, strict=True):
+                    stashed += column
+            else:
+                self._stash = columns
+
+    def _apply(self, upto: int) -> None:
+        """Pass on outcome records until `upto` of them are."""
+        missing = upto - self._applied
+        if missing <= 0:
+            return
+        if len(self._stash[0]) < missing:
+            self._read_records()
+        columns = self._stash
+        if len(columns[0]) <= missing:
+            self._stash = ([], [], [])
+        else:
+            self._stash = tuple(column[missing:] for column in columns)  # type: ignore[assignment]
+            columns = tuple(column[:missing] for column in columns)  # type: ignore[assignment]
+        ordinals, nanoseconds, results = columns
+        self._applied += len(ordinals)
+        if ordinals:
+            self._receiver.on_outcomes(self._worker_id, ordinals, nanoseconds, results)
+
+    # Writing
+
+    def _flush(self) -> None:
+        outbox = self._connection.outbox
+        try:
+            while outbox:
+                outbox.sent(self._ends.job_link.sendmsg(outbox.views()))
+        except BlockingIOError:
+            if not self._is_writing:
+                self._is_writing = True
+                self._loop.add_writer(self._ends.job_link, self._flush)
+            return
+        except OSError:  # the worker is gone; its exit tells what that means
+            outbox.clear()
+        if self._is_writing:
+            self._is_writing = False
+            self._loop.remove_writer(self._ends.job_link)
+
+
+class LineForwarder:
+    """Passes a worker's output on to this process's own, line by line, untorn."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int, name: str) -> None:
+        self._loop = loop
+        self._descriptor = descriptor
+        self._name = name
+        self._begun = b""
+        """A line that has not ended yet."""
+        loop.add_reader(descriptor, self._on_readable)
+
+    def finish(self) -> None:
+        """Pass on what is left, and read no more. The caller closes the descriptor."""
+        while self._read():
+            pass
+        if self._begun:
+            self._write(self._begun + b"\n")
+        self._loop.remove_reader(self._descriptor)
+
+    def _on_readable(self) -> None:
+        if self._read() is None:
+            self._loop.remove_reader(self._descriptor)
+
+    def _read(self) -> bool | None:
+        """Read once; return whether there was something, or None at the end."""
+        try:
+            data = os.read(self._descriptor, 1 << 16)
+        except BlockingIOError:
+            return False
+        if not data:
+            return None
+        lines, end, rest = (self._begun + data).rpartition(b"\n")
+        self._begun = rest
+        if end:
+            self._write(lines + end)
+        if len(rest) > _LONGEST_LINE:
+            self._write(rest)
+            self._begun = b""
+        return True
+
+    def _write(self, data: bytes) -> None:
+        stream = getattr(sys, self._name)
+        try:
+            stream.write(data.decode("utf-8", "replace"))
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            return  # the user's own stream is closed, broken or None: nobody is listening

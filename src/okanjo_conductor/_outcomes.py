@@ -1,0 +1,101 @@
+"""Iterating over outcomes: from synchronous code, from async code, in either order."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+from okanjo_conductor._core.records import JobsDone
+from okanjo_conductor._delivery import OutcomeBuffer, Reorderer, outcomes_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+
+    from okanjo_conductor._core.records import JobFailed
+    from okanjo_conductor._types import Outcome, Report
+
+
+class Outcomes:
+    """The outcomes of a conductor's run, which begins with the iteration.
+
+    ``for`` runs the conductor in a background thread and its handlers there; ``async for`` runs it
+    in the caller's loop. Leaving the loop early aborts the run.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[OutcomeBuffer], Coroutine[Any, Any, Report]],
+        run: Callable[[Coroutine[Any, Any, Report]], Report],
+        abort: Callable[[], None],
+        *,
+        ordered: bool,
+    ) -> None:
+        self._start = start
+        self._run = run
+        self._abort = abort
+        self._ordered = ordered
+
+    def __iter__(self) -> Iterator[Outcome]:
+        order = Reorderer() if self._ordered else None
+        for record in self.records():
+            yield from order.add(record) if order else outcomes_of(record)
+        if order:
+            yield from order.rest()
+
+    def records(self) -> Iterator[JobsDone | JobFailed]:
+        """Iterate over what outcomes are made of, in the order in which jobs end."""
+        news = threading.Event()
+        buffer = OutcomeBuffer(news.set)
+        ends: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                self._run(self._start(buffer))
+            except BaseException as error:  # noqa: BLE001 - raised again by the consumer
+                ends.append(error)
+            buffer.end()
+
+        thread = threading.Thread(target=run, name="okanjo-conductor", daemon=True)
+        thread.start()
+        try:
+            while not (buffer.is_over and buffer.is_empty):
+                news.wait()
+                news.clear()
+                for record in buffer.take():
+                    yield record
+                    buffer.release(_size(record))
+        finally:
+            if not buffer.is_over:
+                self._abort()
+                buffer.discard()
+            thread.join()
+        if ends:
+            raise ends[0]
+
+    async def __aiter__(self) -> AsyncIterator[Outcome]:
+        order = Reorderer() if self._ordered else None
+        news = asyncio.Event()
+        buffer = OutcomeBuffer(news.set)
+        task = asyncio.ensure_future(self._start(buffer))
+        task.add_done_callback(lambda _: buffer.end())
+        try:
+            while not (buffer.is_over and buffer.is_empty):
+                await news.wait()
+                news.clear()
+                for record in buffer.take():
+                    for outcome in order.add(record) if order else outcomes_of(record):
+                        yield outcome
+                    buffer.release(_size(record))
+            for outcome in order.rest() if order else ():
+                yield outcome
+        finally:
+            if not task.done():
+                self._abort()
+                buffer.discard()
+                await asyncio.wait([task])
+        await task
+
+
+def _size(record: JobsDone | JobFailed) -> int:
+    return len(record.jobs) if isinstance(record, JobsDone) else 1

@@ -1,0 +1,638 @@
+"""The worker process: the job loop, and one attempt as named steps.
+
+One job at a time, in the main thread::
+
+    claim ──► unpickle ──► process_job ──► (wait for complete_job) ──► pickle ──► publish
+      │
+      └─ was it recalled? then decline it
+
+The claim is stored before anything of the job runs, and the outcome lies in the kernel before the
+next claim: whenever this process dies, the conductor knows which job it was executing.
+
+What arrives on the job link is read between jobs, and while a job waits for a reply: jobs are
+queued, replies are handed over at once, other messages wait for the end of the job.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import sys
+import threading
+import traceback
+from collections import deque
+from contextlib import suppress
+from itertools import count
+from time import monotonic, perf_counter_ns
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from okanjo_conductor._io import assignment, cells
+from okanjo_conductor._io.worker_link import MAX_RECORD
+from okanjo_conductor._types import LATER, JobInfo, Key, Message
+from okanjo_conductor._wire import failures, records
+from okanjo_conductor._wire.byvalue import encode_by_value
+from okanjo_conductor._wire.codec import ATOMS, Encoded, decode, decode_payload, encode
+from okanjo_conductor._wire.messages import (
+    Answer,
+    Ask,
+    Bell,
+    Bye,
+    Declined,
+    Define,
+    Jobs,
+    LargeJob,
+    LargeOutcome,
+    LastWords,
+    Log,
+    LookUp,
+    Post,
+    Ready,
+    SetLookup,
+    Stats,
+    Stop,
+)
+from okanjo_conductor.errors import (
+    ConductorStateError,
+    ConfigurationError,
+    JobError,
+    SerialisationError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from okanjo_conductor._io.assignment import Assignment
+    from okanjo_conductor._io.worker_link import WorkerLink
+    from okanjo_conductor._wire.messages import AnyMessage
+    from okanjo_conductor._worker import ConductorWorker
+
+CRASH_CODE = 4
+"""Exit code of `crash`, as in the Node module."""
+_BELL = 5_000_000
+"""Nanoseconds of work after which the conductor is told, at the next end of a job. Each bell wakes
+it, at 20-40 µs; rung every millisecond, that was 10 % of its time at 100 µs jobs."""
+_TURN = 0.05
+"""Seconds that a thread other than the main one reads the link at a time."""
+_log = logging.getLogger("okanjo_conductor.worker")
+_started: Runtime | None = None
+
+
+def has_run() -> bool:
+    """Whether a worker was started in this process."""
+    return _started is not None
+
+
+def construct(worker: Any, options: dict[str, Any]) -> ConductorWorker:
+    """Make the worker object of this process from a class or a function."""
+    from okanjo_conductor._worker import ConductorWorker, FunctionWorker  # noqa: PLC0415 - cycle
+
+    if isinstance(worker, type):
+        made = worker(**options)
+        if not isinstance(made, ConductorWorker):
+            message = f"{worker.__qualname__} is no ConductorWorker: subclass it"
+            raise ConfigurationError(message)
+        return made
+    return FunctionWorker(worker, **options)
+
+
+def start(worker: ConductorWorker) -> None:
+    """Run the worker of this process until the conductor has no more work for it."""
+    global _started  # noqa: PLW0603 - one worker per process
+    place = assignment.current()
+    if place is None:
+        message = (
+            "start() runs a worker in a process that a Conductor started; this is not one. "
+            "Ask is_worker() first, or give the class to Conductor(worker=…)"
+        )
+        raise ConductorStateError(message)
+    if _started is not None:
+        message = "a worker was started in this process already"
+        raise ConductorStateError(message)
+    _started = Runtime(worker, place)
+    _started.run()
+
+
+class Reply:
+    """The reply to a request, to come: a small future.
+
+    Waiting for it handles what else arrives meanwhile.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._done = threading.Event()
+        self._error: BaseException | None = None
+        self._value: Any = None
+
+    def done(self) -> bool:
+        """Whether the reply is here."""
+        return self._done.is_set()
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the reply.
+
+        Args:
+            timeout: seconds; None waits as long as the conductor lives.
+
+        Raises:
+            TimeoutError: it did not come in time.
+            Exception: what the conductor's handler raised.
+        """
+        self._runtime.wait_for(self._done.is_set, timeout)
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def resolve(self, error: BaseException | None, value: Any) -> None:
+        """Let the waiting end."""
+        self._error, self._value = error, value
+        self._done.set()
+
+
+class _Batch:
+    """Jobs handed out together."""
+
+    def __init__(
+        self, first: int, wires: list[Any], keys: list[Key], attempts: dict[int, int]
+    ) -> None:
+        self.first = first
+        self.wires = wires
+        self.keys = keys
+        self.attempts = attempts
+        self.cursor = iter(range(len(wires)))
+
+
+class Runtime:
+    """The life of one worker process."""
+
+    def __init__(self, worker: ConductorWorker, place: Assignment) -> None:
+        self._worker = worker
+        self._place = place
+        self._link: WorkerLink = place.link
+        self._batches: deque[_Batch] = deque()
+        self._posts: deque[Message] = deque()
+        """Messages that wait for the end of the job."""
+        self._is_stopping = False
+        self._reading = threading.Lock()
+        """Held by the thread that reads the link."""
+        self._replies: dict[str, tuple[Reply, Callable[..., Any] | None]] = {}
+        self._answers: dict[int, Reply] = {}
+        self._numbers = count(1)
+        self._batch: _Batch | None = None
+        self._index = -1
+        """Position of the job at hand in its batch; -1 between jobs."""
+        self._payload: Any = None
+        self._completion: tuple[Any, Any] | None = None
+        """Error and value given to `complete_job` for the job at hand."""
+        self._rung = 0
+        """When the conductor was told last, on the clock of `_started`."""
+        self._started = 0
+        """When the job at hand was started."""
+        self._declined: tuple[int, int] | None = None
+        """A run of ordinals skipped and not yet reported."""
+
+    # Life
+
+    def run(self) -> None:
+        """Set up, work, tear down."""
+        worker, link = self._worker, self._link
+        worker._attach(self, self._place)
+        self._install_logging()
+        cells.register_for_membarrier()
+        try:
+            worker.setup()
+            link.send(Ready())
+            worker.start_monitoring()
+            self._work()
+            worker.teardown()
+            worker.stop_monitoring()
+            self.report_stats()
+            self._emit("completed")
+            link.send(Bye())
+        except (_ConductorGone, BrokenPipeError, ConnectionResetError):
+            from okanjo_conductor._boot import leave_process  # noqa: PLC0415 - cycle
+
+            leave_process(1)  # the conductor is gone
+
+    def die(self, error: BaseException | str | None) -> NoReturn:
+        """End this process at once, as a crash, after its last report."""
+        from okanjo_conductor._boot import leave_process  # noqa: PLC0415 - cycle
+
+        if isinstance(error, BaseException):
+            error = "".join(traceback.format_exception(error))
+        with suppress(OSError, _ConductorGone):
+            self.report_stats()
+            self._link.send(LastWords(f"crash() was called: {error}"))
+        leave_process(CRASH_CODE)
+
+    def _work(self) -> None:
+        while True:
+            self._deliver_posts()
+            if self._batches:
+                self._run_batch(self._batches.popleft())
+                self._report_declined()
+                self._ring()
+            elif self._is_stopping:
+                return
+            else:
+                self._read_blocking()
+
+    # One attempt
+
+    def _run_batch(self, batch: _Batch) -> None:
+        """Execute the jobs of a batch. The hot path of the package: a few µs per job."""
+        page, clock, atoms = self._link.cells, perf_counter_ns, ATOMS
+        process_job, write = self._worker.process_job, self._link.write_outcome
+        stats, head, atom = self._worker.stats, records.head, records.atom
+        first, wires = batch.first, batch.wires
+        self._batch = batch
+        for index in batch.cursor:
+            ordinal = first + index
+            page[cells.CLAIM] = ordinal
+            if self._is_stopping or page[cells.LOW] < ordinal <= page[cells.HIGH]:
+                self._decline(ordinal)
+                continue
+            self._index = index
+            self._started = clock()
+            try:
+                wire = wires[index]
+                self._payload = payload = wire if type(wire) in atoms else _unpickled(wire)
+                value = process_job(payload)
+                if self._completion is not None or value is LATER:
+                    value = self._completed(value)
+                item = atom(value) if type(value) in atoms else _value_item(value)
+                stats["jobs_done"] = stats.get("jobs_done", 0) + 1
+            except BaseException as error:  # noqa: BLE001 - SystemExit fails the job as well
+                item = self._failure_item(error)
+            now = clock()
+            ordinal = first + self._index  # get_next_job may have moved on
+            if type(item) is bytes and len(item) <= _RECORD_ROOM:
+                write(head(ordinal, now - self._started) + item)
+            else:
+                self._publish_large(ordinal, now - self._started, item)
+            self._after_job()
+            if now - self._rung > _BELL:
+                self._ring()
+                self._read_nowait()
+        self._batch = None
+
+    def _publish_large(
+        self, ordinal: int, nanoseconds: int, item: bytes | Encoded | _LargeFailure
+    ) -> None:
+        """Send an outcome that is too large for an atomic write."""
+        is_failure = type(item) is _LargeFailure
+        if isinstance(item, _LargeFailure):
+            item = Encoded(item.packed, [])
+        elif isinstance(item, bytes):
+            item = records.atom_pickle(item)
+        self._link.send(LargeOutcome(ordinal, nanoseconds, is_failure, item))
+
+    def _after_job(self) -> None:
+        """Let go of the job at hand."""
+        batch, index = self._batch, self._index
+        if batch is not None:
+            batch.wires[index] = None
+        self._index = -1
+        self._payload = self._completion = None
+        self._emit("job_done")
+        if self._posts:
+            self._deliver_posts()
+
+    def _completed(self, value: Any) -> Any:
+        """Wait for `complete_job`; return its value, or raise its error."""
+        self.wait_for(lambda: self._completion is not None, None)
+        error, completed = self._completion or (None, None)
+        if error:
+            raise error if isinstance(error, BaseException) else JobError(str(error))
+        return completed if value is None or value is LATER else value
+
+    def complete(self, error: Any, job: Any, value: Any) -> None:
+        """Complete the job at hand, from any thread."""
+        if self._index < 0 or self._completion is not None or not self._is_at_hand(job):
+            _log.warning("complete_job(job=%r): no such job waits to be completed; ignored", job)
+            return
+        self._completion = (error, value)
+        self._link.wake()
+
+    def _is_at_hand(self, job: Any) -> bool:
+        if job is None or job is self._payload:
+            return True
+        try:
+            return bool(job == self._payload)
+        except Exception:  # noqa: BLE001 - such as the truth value of an array
+            return True
+
+    def next_job(self) -> Any:
+        """Publish the completed job at hand and claim the next one, within `process_job`."""
+        batch = self._batch
+        if batch is None or self._completion is None:
+            message = (
+                "get_next_job() is called within process_job, after complete_job() for the job "
+                "at hand"
+            )
+            raise ConductorStateError(message)
+        page = self._link.cells
+        for index in batch.cursor:
+            self._publish_completion(batch.first + self._index)
+            page[cells.CLAIM] = batch.first + index
+            self._index, self._completion, self._started = index, None, perf_counter_ns()
+            self._payload = _unpickled(batch.wires[index])
+            return self._payload
+        return None
+
+    def _publish_completion(self, ordinal: int) -> None:
+        try:
+            value = self._completed(None)
+            item: Any = records.atom(value) if type(value) in ATOMS else _value_item(value)
+        except BaseException as error:  # noqa: BLE001 - as for any job
+            item = self._failure_item(error)
+        nanoseconds = perf_counter_ns() - self._started
+        if type(item) is bytes and len(item) <= _RECORD_ROOM:
+            self._link.write_outcome(records.head(ordinal, nanoseconds) + item)
+        else:
+            self._publish_large(ordinal, nanoseconds, item)
+
+    def job_at_hand(self) -> JobInfo | None:
+        """Tell which job is being executed."""
+        batch, index = self._batch, self._index
+        if batch is None or index < 0:
+            return None
+        return JobInfo(batch.keys[index], batch.attempts.get(index, 1))
+
+    def _failure_item(self, error: BaseException) -> bytes | _LargeFailure:
+        if isinstance(error, _ConductorGone):
+            raise error
+        self._emit("error", error)
+        packed = failures.pack(failures.take_apart(error))
+        item = records.failure(packed)
+        return item if len(item) <= _RECORD_ROOM else _LargeFailure(packed)
+
+    # Recalled jobs
+
+    def _decline(self, ordinal: int) -> None:
+        self._link.cells[cells.DECLINED] = ordinal
+        if self._declined and self._declined[1] == ordinal - 1:
+            self._declined = self._declined[0], ordinal
+            return
+        self._report_declined()
+        self._declined = ordinal, ordinal
+
+    def _report_declined(self) -> None:
+        if self._declined:
+            self._link.send(Declined(*self._declined))
+            self._declined = None
+
+    # Reading the link
+
+    def wait_for(self, is_met: Callable[[], bool], timeout: float | None) -> None:
+        """Handle what arrives until a condition is met, from any thread.
+
+        Raises:
+            TimeoutError: it was not met in time.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        while not is_met():
+            left = None if deadline is None else deadline - monotonic()
+            if left is not None and left <= 0:
+                message = f"no reply within {timeout} s"
+                raise TimeoutError(message)
+            if not self._reading.acquire(timeout=_TURN):
+                continue
+            try:
+                if not is_met():
+                    self._link.wait(_TURN if left is None else min(left, _TURN))
+                    self._handle(self._received(self._link.receive_nowait))
+            finally:
+                self._reading.release()
+
+    def _read_blocking(self) -> None:
+        with self._reading:
+            if not (self._batches or self._posts or self._is_stopping):
+                self._handle(self._received(self._link.receive))
+
+    def _read_nowait(self) -> None:
+        with self._reading:
+            self._handle(self._received(self._link.receive_nowait))
+
+    @staticmethod
+    def _received(read: Callable[[], list[AnyMessage]]) -> list[AnyMessage]:
+        try:
+            return read()
+        except (EOFError, ConnectionResetError) as error:
+            raise _ConductorGone from error
+
+    def _handle(self, messages: list[AnyMessage]) -> None:
+        for message in messages:
+            _ON_MESSAGE[type(message)](self, message)
+
+    def _on_jobs(self, message: Jobs) -> None:
+        keys = pickle.loads(message.keys)
+        attempts = dict(message.attempts)
+        self._batches.append(_Batch(message.first, message.wires, keys, attempts))
+
+    def _on_large_job(self, message: LargeJob) -> None:
+        keys = [pickle.loads(message.key)]
+        attempts = {0: message.attempt}
+        self._batches.append(_Batch(message.ordinal, [message.value], keys, attempts))
+
+    def _on_define(self, message: Define) -> None:
+        setattr(sys.modules["__main__"], message.name, pickle.loads(message.blob))
+
+    def _on_stop(self, _message: Stop) -> None:
+        self._is_stopping = True
+
+    def _on_answer(self, message: Answer) -> None:
+        reply = self._answers.pop(message.request, None)
+        if reply is not None:
+            reply.resolve(*_decoded(message))
+
+    def _on_post(self, message: Post) -> None:
+        error, data = _decoded(message)
+        post = Message(
+            message.cmd, data, message.callback, self._place.worker_id, self._place.master_id
+        )
+        if message.callback is None and error is None:
+            self._posts.append(post)
+        elif message.callback is not None and error is not None:
+            self.fire(message.callback, error, None)
+        elif message.callback is not None:
+            self._hand_to_user(post)
+            if message.callback in self._replies:
+                self.fire(message.callback, None, post)
+
+    def _deliver_posts(self) -> None:
+        """Let the worker handle the messages that waited."""
+        while self._posts:
+            self._hand_to_user(self._posts.popleft())
+
+    def _hand_to_user(self, post: Message) -> None:
+        try:
+            self._worker.on_master_message(post)
+        except Exception:
+            _log.exception("on_master_message raised for command %r", post.cmd)
+
+    # Talking to the conductor
+
+    def ask(self, command: str, data: Any, callback: Callable[..., Any] | None) -> Reply:
+        """Send a custom message."""
+        reply = Reply(self)
+        name = f"{self._place.worker_id}-{next(self._numbers)}"
+        self._replies[name] = reply, callback
+        self._send(Ask(command, name, encode_by_value(data)))
+        return reply
+
+    def fire(self, name: str, error: BaseException | None, data: Any) -> None:
+        """Resolve the request that carried this callback id."""
+        reply, callback = self._replies.pop(name, (None, None))
+        if reply is None:
+            _log.warning("nobody waits for callback %r; ignored", name)
+            return
+        reply.resolve(error, data)
+        if callback is not None:
+            try:
+                callback(error, data)
+            except Exception:
+                _log.exception("the callback of a request raised")
+
+    def look_up(self, name: str, keys: list[Any]) -> list[Any]:
+        """Ask for lookup entries: ``(value,)`` or None for each key."""
+        found: list[Any] = self._ask_lookup(LookUp, name, keys)
+        return found
+
+    def set_lookup(self, name: str, key: Any, value: Any) -> None:
+        """Set a lookup entry, and wait until it is set."""
+        self._ask_lookup(SetLookup, name, (key, value))
+
+    def _ask_lookup(self, kind: type[LookUp | SetLookup], name: str, value: Any) -> Any:
+        number = next(self._numbers)
+        reply = self._answers[number] = Reply(self)
+        self._send(kind(number, name, encode_by_value(value)))
+        return reply.result()
+
+    def report_stats(self) -> None:
+        """Send the counters."""
+        totals, span = self._worker._take_report()
+        self._send(Stats(totals, span))
+        self._emit("stats", totals)
+
+    def _ring(self) -> None:
+        self._link.send(Bell())
+        self._rung = perf_counter_ns()
+
+    def _send(self, message: AnyMessage) -> None:
+        try:
+            self._link.send(message)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise _ConductorGone from error
+
+    def _emit(self, event: str, *args: Any) -> None:
+        """Tell listeners, if there are any; what they raise is logged."""
+        worker = self._worker
+        if worker.listeners(event):
+            try:
+                worker.emit(event, *args)
+            except Exception:
+                _log.exception("a listener to %r raised", event)
+
+    # Logging
+
+    def _install_logging(self) -> None:
+        root = logging.getLogger()
+        root.addHandler(_LinkHandler(self))
+        root.setLevel(self._place.log_level)
+
+    def send_log(self, record: logging.LogRecord) -> None:
+        """Send a log record to the conductor's logging."""
+        job = self.job_at_hand()
+        entry = {
+            **record.__dict__,
+            "worker_id": self._place.worker_id,
+            "job_key": job.key if job else None,
+        }
+        try:
+            value = encode(entry)
+        except Exception:  # noqa: BLE001 - an `extra` that cannot be pickled
+            value = encode({name: _plain(field) for name, field in entry.items()})
+        self._link.send(Log(value))
+
+
+_RECORD_ROOM = MAX_RECORD - records.HEAD_SIZE
+_ON_MESSAGE: dict[type[Any], Callable[[Runtime, Any], None]] = {
+    Jobs: Runtime._on_jobs,
+    LargeJob: Runtime._on_large_job,
+    Define: Runtime._on_define,
+    Stop: Runtime._on_stop,
+    Answer: Runtime._on_answer,
+    Post: Runtime._on_post,
+}
+
+
+class _LargeFailure:
+    """A packed failure that does not fit into a record."""
+
+    def __init__(self, packed: bytes) -> None:
+        self.packed = packed
+
+
+class _ConductorGone(BaseException):
+    """Nobody is left to work for. Not an `Exception`: no job may catch it."""
+
+
+class _LinkHandler(logging.Handler):
+    """Sends log records over the job link."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__()
+        self._runtime = runtime
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            record.message = record.msg = record.getMessage()
+            record.args = None
+            if record.exc_info:
+                record.exc_text = logging.Formatter().formatException(record.exc_info)
+                record.exc_info = None
+            self._runtime.send_log(record)
+        except Exception:  # noqa: BLE001 - what logging does with errors of handlers
+            self.handleError(record)
+
+
+def _plain(field: Any) -> Any:
+    return field if type(field) in ATOMS else repr(field)
+
+
+def _unpickled(wire: Any) -> Any:
+    try:
+        return decode_payload(wire)
+    except BaseException as error:  # noqa: BLE001 - a class's __setstate__ may raise anything
+        message = f"the job's payload cannot be unpickled in the worker: {_said(error)}"
+        raise SerialisationError(message) from error
+
+
+def _value_item(value: Any) -> bytes | Encoded:
+    try:
+        encoded = encode_by_value(value)
+    except BaseException as error:  # noqa: BLE001 - a class's __reduce__ may raise anything
+        kind = type(value)
+        message = (
+            f"the value of this job, a {kind.__module__}.{kind.__qualname__}, cannot be pickled: "
+            f"{_said(error)}"
+        )
+        raise SerialisationError(message) from error
+    if encoded.is_large or len(encoded.blob) > _RECORD_ROOM - records.BYTES_HEAD_SIZE:
+        return encoded
+    return records.pickled(encoded.blob)
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _decoded(message: Answer | Post) -> tuple[BaseException | None, Any]:
+    """Read the error and the value of a reply."""
+    if message.error is not None:
+        return failures.rebuild(failures.unpack(message.error)), None
+    try:
+        return None, decode(message.value)
+    except Exception as error:  # noqa: BLE001 - a class's __setstate__ may raise anything
+        return SerialisationError(f"data from the conductor cannot be unpickled: {error}"), None

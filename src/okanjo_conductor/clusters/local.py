@@ -1,0 +1,401 @@
+"""Workers as processes on this machine.
+
+Never a plain fork of the conductor, which has threads and the user's state. A *template*, one clean
+single-threaded process that has imported the worker's module, forks a worker per order; so a
+replacement costs milliseconds. Where the import left a second thread in the template, where the
+user's script is run again in each worker, or where asked (``start_method="spawn"``), each worker
+is a fresh process instead.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from okanjo_conductor._io import bootstrap
+from okanjo_conductor._io.deadman import DeadMansSwitch
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from okanjo_conductor._io.bootstrap import Boot, Start
+    from okanjo_conductor._io.links import WorkerEnds
+
+_ROOT = str(Path(__file__).parents[2])
+_CODE = (
+    "import sys; sys.path.insert(0, {root!r}); "
+    "from okanjo_conductor._boot import main; main({descriptor})"
+)
+_LENGTH = struct.Struct("<Q")
+_EXIT_POLL = 0.02
+"""Seconds between looks at a process where there are no pidfds."""
+
+
+class Watcher(Protocol):
+    """Who is told what becomes of worker processes."""
+
+    def on_worker_started(self, worker_id: int, pid: int) -> None:
+        """The process exists."""
+
+    def on_worker_exited(
+        self, worker_id: int, code: int | None, signal: str | None, detail: str
+    ) -> None:
+        """The process is gone, or will never be. Called once per ordered worker."""
+
+
+class LocalCluster:
+    """Starts, signals and watches worker processes.
+
+    Args:
+        boot: how a new process finds the worker.
+        env: the environment of the workers, whole.
+        start_method: ``"fork"`` from a template, or ``"spawn"``.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        watcher: Watcher,
+        *,
+        boot: Boot,
+        env: dict[str, str],
+        start_method: str,
+    ) -> None:
+        self._loop = loop
+        self._watcher = watcher
+        self._boot = boot
+        self._env = env
+        self._spawns = start_method == "spawn" or boot.target.script is not None
+        self._switch = DeadMansSwitch()
+        self._template: _Process | None = None
+        self._processes: set[_Process] = set()
+        self._homes: dict[int, _Process] = {}
+        """The process that each live worker is, or came from."""
+
+    @property
+    def deadman(self) -> int:
+        """The read end of the dead man's pipe."""
+        return self._switch.read_end
+
+    def prepare(self) -> None:
+        """Begin what takes long, so that the first worker starts sooner."""
+        if not self._spawns:
+            self._template = self._launch()
+
+    def start_worker(self, order: Start, ends: WorkerEnds) -> None:
+        """Order a worker. The ends are closed here when it has them."""
+        if self._spawns:
+            process = self._launch()
+        else:
+            if self._template is None:
+                self._template = self._launch()
+            process = self._template
+        self._homes[order.worker_id] = process
+        process.order(order, ends)
+
+    def withdraw(self, worker_id: int) -> bool:
+        """Take an order back if no process has received it yet; say whether that was so."""
+        home = self._homes.get(worker_id)
+        return home is not None and home.withdraw(worker_id)
+
+    def signal_worker(self, worker_id: int, number: signal.Signals) -> None:
+        """Send a worker a signal; SIGKILL goes to its whole process group."""
+        home = self._homes.get(worker_id)
+        if home is not None and not home.withdraw(worker_id):
+            home.signal(worker_id, number)
+
+    async def close(self) -> None:
+        """Let the template go, and everybody else with it."""
+        for process in tuple(self._processes):
+            await process.close()
+        self._switch.close()
+
+    # For _Process
+
+    def process_booted(self, process: _Process, *, can_fork: bool) -> bool:
+        """Take note that a process is ready for orders; say whether it shall fork them."""
+        if not self._spawns and not can_fork:
+            self._spawns, self._template = True, None
+            for order, ends in process.give_up_orders_but_one():
+                self.start_worker(order, ends)
+        return not self._spawns
+
+    def worker_ended(
+        self, worker_id: int, code: int | None, signal_name: str | None, detail: str = ""
+    ) -> None:
+        """Pass on a worker's end, once."""
+        if self._homes.pop(worker_id, None) is not None:
+            self._watcher.on_worker_exited(worker_id, code, signal_name, detail)
+
+    def worker_started(self, worker_id: int, pid: int) -> None:
+        """Pass on that a worker's process exists."""
+        self._watcher.on_worker_started(worker_id, pid)
+
+    def process_ended(self, process: _Process) -> None:
+        """Forget a process that is gone."""
+        self._processes.discard(process)
+        if self._template is process:
+            self._template = None
+
+    def _launch(self) -> _Process:
+        process = _Process(self, self._loop, self._boot, self._env, self._switch.read_end)
+        self._processes.add(process)
+        return process
+
+
+class _Process:
+    """A process that was started here: a template, or a worker by itself."""
+
+    def __init__(
+        self,
+        cluster: LocalCluster,
+        loop: asyncio.AbstractEventLoop,
+        boot: Boot,
+        env: dict[str, str],
+        deadman: int,
+    ) -> None:
+        self._cluster = cluster
+        self._loop = loop
+        self._orders: list[tuple[Start, WorkerEnds]] = []
+        """Not sent yet: the process is still importing."""
+        self._is_booted = False
+        self._forks = True
+        self._pidfds: dict[int, int] = {}
+        self._pids: dict[int, int] = {}
+        self._own_worker: int | None = None
+        """The worker that this process has become, if it does not fork."""
+        self._data = b""
+        self._descriptors: list[int] = []
+        self._failure = ""
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            code = _CODE.format(root=_ROOT, descriptor=theirs.fileno())
+            flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
+            self._popen = subprocess.Popen(
+                [sys.executable, *flags, "-c", code],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=env,
+                process_group=0,
+            )
+        self._exit_watch = _watch_exit(loop, self._popen, self._on_exit)
+        with suppress(OSError):  # it died at once: its exit tells
+            bootstrap.send(self._socket, boot, [deadman])
+        loop.add_reader(self._socket, self._on_readable)
+
+    def order(self, order: Start, ends: WorkerEnds) -> None:
+        """Have a worker made of, or forked by, this process."""
+        if self._is_booted:
+            self._send_order(order, ends)
+        else:
+            self._orders.append((order, ends))
+
+    def withdraw(self, worker_id: int) -> bool:
+        """Drop an order that was not sent."""
+        for entry in self._orders:
+            order, ends = entry
+            if order.worker_id == worker_id:
+                self._orders.remove(entry)
+                ends.close()
+                self._loop.call_soon(self._cluster.worker_ended, worker_id, 0, None)
+                return True
+        return False
+
+    def give_up_orders_but_one(self) -> list[tuple[Start, WorkerEnds]]:
+        """Return the orders that a process which cannot fork cannot carry out."""
+        surplus, self._orders = self._orders[1:], self._orders[:1]
+        return surplus
+
+    def signal(self, worker_id: int, number: signal.Signals) -> None:
+        """Send a signal to a worker of this process."""
+        pid = self._pids.get(worker_id)
+        if pid is None:
+            return
+        with suppress(ProcessLookupError, PermissionError):
+            if number is signal.SIGKILL:
+                os.killpg(pid, number)
+        with suppress(ProcessLookupError):
+            if worker_id in self._pidfds:
+                signal.pidfd_send_signal(self._pidfds[worker_id], number)
+            else:
+                os.kill(pid, number)
+
+    async def close(self) -> None:
+        """Hang up; a template leaves then. Whatever does not is killed."""
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        self._exit_watch()
+        if not self._is_booted:
+            self._popen.kill()
+        await self._loop.run_in_executor(None, self._wait)
+        self._forget()
+
+    def _wait(self) -> None:
+        try:
+            self._popen.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+
+    # What the process says
+
+    def _on_readable(self) -> None:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(
+                self._socket, 1 << 16, 16, socket.MSG_DONTWAIT
+            )
+        except BlockingIOError:
+            return
+        except OSError:
+            data, descriptors = b"", []
+        self._descriptors += descriptors
+        if not data:
+            self._loop.remove_reader(self._socket)
+            return
+        self._data += data
+        while len(self._data) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._data)
+            end = _LENGTH.size + length
+            if len(self._data) < end:
+                return
+            message = pickle.loads(self._data[_LENGTH.size : end])
+            self._data = self._data[end:]
+            self._on_message(message)
+
+    def _on_message(self, message: Any) -> None:
+        if isinstance(message, bootstrap.Booted):
+            self._forks = self._cluster.process_booted(self, can_fork=message.can_fork)
+            self._is_booted = True
+            orders, self._orders = self._orders, []
+            for order, ends in orders:
+                self._send_order(order, ends)
+        elif isinstance(message, bootstrap.BootFailed):
+            self._failure = message.detail
+        elif isinstance(message, bootstrap.Started):
+            self._pids[message.worker_id] = message.pid
+            if self._descriptors:
+                self._pidfds[message.worker_id] = self._descriptors.pop(0)
+            self._cluster.worker_started(message.worker_id, message.pid)
+        elif isinstance(message, bootstrap.Exited):
+            self._forget_worker(message.worker_id)
+            self._cluster.worker_ended(message.worker_id, *_read_status(message.status))
+
+    def _send_order(self, order: Start, ends: WorkerEnds) -> None:
+        start = bootstrap.Start(
+            order.worker_id,
+            order.slot,
+            order.master_id,
+            self._forks,
+            order.options,
+            order.log_level,
+        )
+        with suppress(OSError):  # it is gone: its exit tells
+            bootstrap.send(self._socket, start, ends.as_list()[:-1])
+        ends.close()
+        if not self._forks:
+            self._own_worker = order.worker_id
+            self._pids[order.worker_id] = self._popen.pid
+            self._cluster.worker_started(order.worker_id, self._popen.pid)
+
+    # Its end
+
+    def _on_exit(self) -> None:
+        """The process is gone."""
+        while self._socket.fileno() >= 0 and self._has_more():
+            self._on_readable()
+        code = self._popen.wait()
+        status = _read_exit(code)
+        detail = self._failure
+        if not self._is_booted and not detail:
+            detail = f"its process ended while it imported the worker: {status[1] or status[0]}"
+        for order, ends in self._orders:
+            ends.close()
+            self._cluster.worker_ended(order.worker_id, *status, detail)
+        self._orders.clear()
+        if self._own_worker is not None:
+            self._forget_worker(self._own_worker)
+            self._cluster.worker_ended(self._own_worker, *status)
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        self._cluster.process_ended(self)
+        for worker_id, pidfd in tuple(self._pidfds.items()):
+            self._loop.add_reader(pidfd, self._on_orphan_exit, worker_id)
+        for worker_id in set(self._pids) - set(self._pidfds):
+            self._cluster.worker_ended(worker_id, None, None)
+
+    def _has_more(self) -> bool:
+        with suppress(OSError):
+            return bool(self._socket.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK))
+        return False
+
+    def _on_orphan_exit(self, worker_id: int) -> None:
+        """A worker whose template had gone before it is gone too; its status went with it."""
+        self._forget_worker(worker_id)
+        self._cluster.worker_ended(worker_id, None, None)
+
+    def _forget_worker(self, worker_id: int) -> None:
+        self._pids.pop(worker_id, None)
+        pidfd = self._pidfds.pop(worker_id, None)
+        if pidfd is not None:
+            self._loop.remove_reader(pidfd)
+            os.close(pidfd)
+
+    def _forget(self) -> None:
+        for worker_id in tuple(self._pids):
+            self._forget_worker(worker_id)
+        self._cluster.process_ended(self)
+
+
+def _watch_exit(loop: asyncio.AbstractEventLoop, popen: subprocess.Popen[bytes], then: Any) -> Any:
+    """Call `then` when the process is gone; return what stops the watch."""
+    if not hasattr(os, "pidfd_open"):
+        return _poll_exit(loop, popen, then)
+    pidfd = os.pidfd_open(popen.pid)
+
+    def stop() -> None:
+        if pidfd in open_pidfds:
+            open_pidfds.discard(pidfd)
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+
+    def on_readable() -> None:
+        stop()
+        then()
+
+    open_pidfds = {pidfd}
+    loop.add_reader(pidfd, on_readable)
+    return stop
+
+
+def _poll_exit(loop: asyncio.AbstractEventLoop, popen: subprocess.Popen[bytes], then: Any) -> Any:
+    timer: list[asyncio.TimerHandle] = []
+
+    def look() -> None:
+        if popen.poll() is None:
+            timer[:] = [loop.call_later(_EXIT_POLL, look)]
+        else:
+            then()
+
+    look()
+    return lambda: [handle.cancel() for handle in timer]
+
+
+def _read_status(status: int) -> tuple[int | None, str | None]:
+    return _read_exit(os.waitstatus_to_exitcode(status))
+
+
+def _read_exit(code: int) -> tuple[int | None, str | None]:
+    if code >= 0:
+        return code, None
+    try:
+        return None, signal.Signals(-code).name
+    except ValueError:
+        return None, f"signal {-code}"  # a real-time signal has no name
