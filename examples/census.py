@@ -45,7 +45,7 @@ class Sheet:
     functions: int = 0
     classes: int = 0
     annotations: int = 0
-    imports: Counter = dataclasses.field(default_factory=Counter)
+    imports: dict = dataclasses.field(default_factory=dict)
     """Import statements per distribution."""
     longest: tuple = (0, "", 0)
     """Lines, name and line number of the longest function."""
@@ -112,7 +112,7 @@ class CensusTaker(ConductorWorker):
         counts = Counter()
         for name, count in modules.items():
             counts[self.distributions[name]] += count
-        return counts
+        return dict(counts)
 
 
 # ----------------------------------------------------------------------------- in the conductor
@@ -193,23 +193,26 @@ class Census:
         """Take the census and return the conductor's report."""
         return self.conductor.run()
 
-    def note_worker(self, worker_id, _slot, pid):
+    def note_worker(self, worker_id, pid):
         """Remember whom we could kill."""
         self.pids[worker_id] = pid
 
-    def note_long_function(self, function):
+    def note_long_function(self, msg):
         """Take in what a worker met; a file that is parsed twice reports its functions twice."""
-        self.long_functions.add(tuple(function))
+        lines, name, path = msg.data
+        if lines > max(self.long_functions, default=(LONG,))[0]:
+            self.screen.say(f"longest function so far: {lines:,} lines, {name} in {path}")
+        self.long_functions.add(msg.data)
 
     def add(self, outcome):
         """Write down how one file went. Every file comes here exactly once."""
-        self.seen.add(outcome.key)
         if outcome.is_done:
             self.add_sheet(outcome.value)
             row = dataclasses.asdict(outcome.value)
         else:
             row = {"path": outcome.key, "error": f"{type(outcome.error).__name__}: {outcome.error}"}
         self.out.write(json.dumps(row) + "\n")
+        self.seen.add(outcome.key)
         if self.victim is None and len(self.seen) * 2 >= len(self.files):
             self.kill(outcome.worker_id)
 
@@ -218,7 +221,7 @@ class Census:
         self.totals["files"] += 1
         for name in ("size", "lines", "functions", "classes", "annotations"):
             self.totals[name] += getattr(sheet, name)
-        self.imports += sheet.imports
+        self.imports.update(sheet.imports)
         self.longest = sorted([*self.longest, (*sheet.longest, sheet.path)], reverse=True)[:5]
 
     def kill(self, worker_id):
@@ -233,8 +236,8 @@ class Census:
         self.screen.say(f"worker {crash.worker_id} died of {crash.signal} {job}; a new one starts")
 
     def note_retry(self, key, attempt):
-        """Say that nothing is lost."""
-        self.screen.say(f"attempt {attempt} of {key}")
+        """Say that the job which was being executed goes back to the queue."""
+        self.screen.say(f"attempt {attempt.number} is void, another follows: {key}")
 
     def show_progress(self, stats):
         """Show the workers' own counters: once a second, since they report once a second."""
