@@ -38,7 +38,7 @@ class JobsQueue(Collection[Any]):
     see only the jobs that are known without reading an iterator.
     """
 
-    def __init__(self, source: Iterable[Any] | AsyncIterable[Any] = ()) -> None:
+    def __init__(self, source: Any = ()) -> None:
         self._front: deque[Any] = deque()
         """Given back by an abort."""
         self._sequence: Sequence[Any] = ()
@@ -251,9 +251,7 @@ class Intake:
             return list(ids)
         return [self._job_key(payload) for payload in payloads]
 
-    def _encoded(
-        self, ids: Iterable[int], keys: list[Key], payloads: list[Any]
-    ) -> Iterator[Job]:
+    def _encoded(self, ids: Iterable[int], keys: list[Key], payloads: list[Any]) -> Iterator[Job]:
         for number, key, payload in zip(ids, keys, payloads, strict=True):
             job = Job(JobId(number), key, payload, None)
             try:
@@ -297,7 +295,7 @@ class _ReadingThread:
             is_over = False
             try:
                 is_over = self._collect(jobs, count)
-            except BaseException as raised:  # noqa: BLE001 - the user's iterator may raise anything
+            except BaseException as raised:
                 error = raised
             self.is_reading = False
             self._report(jobs, error, is_over)

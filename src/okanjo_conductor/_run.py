@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
-from okanjo_conductor._core.records import JobFailed, JobRetried, JobsDone
+from okanjo_conductor._core.records import JobFailed, JobsDone
 from okanjo_conductor._core.state import ConductorState
 from okanjo_conductor._delivery import ReportBuilder, outcomes_of
 from okanjo_conductor._intake import Intake
@@ -52,7 +52,10 @@ _log = logging.getLogger("okanjo_conductor.conductor")
 class Owner(Protocol):
     """The conductor, as its run sees it."""
 
-    id: str
+    @property
+    def id(self) -> str:
+        """Unique id of the conductor."""
+        ...
 
     def _handle_message(self, worker_id: int, post: Message) -> Any:
         """Handle a custom message; a coroutine is awaited."""
@@ -158,7 +161,9 @@ class Run:
         if error is not None:
             raise error
         if self.intake.error is not None:
-            message = f"the source of jobs raised {type(self.intake.error).__name__}: {self.intake.error}"
+            message = (
+                f"the source of jobs raised {type(self.intake.error).__name__}: {self.intake.error}"
+            )
             raise IntakeError(message) from self.intake.error
 
     def _end(self) -> None:
@@ -232,7 +237,9 @@ class Run:
                 if owner._has_listeners("job_failed"):
                     owner._emit("job_failed", *outcomes_of(record))
             else:
-                owner._say("job %r will be executed again: %s", record.job.key, record.attempt.error)
+                owner._say(
+                    "job %r will be executed again: %s", record.job.key, record.attempt.error
+                )
                 owner._emit("job_retry", record.job.key, record.attempt)
         if self._buffer is not None and self._buffer.put(records):
             self._events.append(ev.DeliveryPaused())
@@ -533,17 +540,13 @@ class Run:
             _log.error("the handler of command %r raised", post.cmd, exc_info=error)
         self.reply_error(worker_id, post.cmd, post.callback, error)
 
-    def reply_error(
-        self, worker_id: int, cmd: str, callback: str | None, error: Exception
-    ) -> None:
+    def reply_error(self, worker_id: int, cmd: str, callback: str | None, error: Exception) -> None:
         """Tell a worker that its request could not be answered."""
         if callback is not None and worker_id in self._links:
             packed = failures.pack(failures.take_apart(error))
             self._links[worker_id].send(msg.Post(cmd, callback, packed, _NOTHING))
 
-    def send_message(
-        self, worker_id: int, cmd: str, data: Any, callback: str | None
-    ) -> None:
+    def send_message(self, worker_id: int, cmd: str, data: Any, callback: str | None) -> None:
         """Send a custom message to a worker."""
         if worker_id not in self._links:
             raise WorkerGoneError(worker_id)

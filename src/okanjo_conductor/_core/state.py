@@ -295,9 +295,7 @@ class ConductorState:
             if slot.worker is None and slot.not_before <= now:
                 worker = self._fleet.fill(slot)
                 self._ledger.enrol(worker.id)
-                self._step.commands.append(
-                    do.StartWorker(worker_id=worker.id, slot=slot.number)
-                )
+                self._step.commands.append(do.StartWorker(worker_id=worker.id, slot=slot.number))
 
     def _wants_workers(self) -> int:
         """Count the waiting jobs for which nobody is on the way."""

@@ -30,7 +30,13 @@ _MAIN_BYTES = _MAIN.encode()
 def is_importable(obj: Any) -> bool:
     """Whether another process could find a class or function by its module and name."""
     module, path = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
-    if module is None or path is None or module == _MAIN or "<locals>" in path or "<lambda>" in path:
+    if (
+        module is None
+        or path is None
+        or module == _MAIN
+        or "<locals>" in path
+        or "<lambda>" in path
+    ):
         return False
     if not _has_spec(module):
         return False
@@ -54,7 +60,7 @@ def names_in_main(value: Any) -> set[str]:
 
 def define(name: str) -> bytes:
     """Pickle one object of this process's ``__main__`` by value."""
-    import cloudpickle  # noqa: PLC0415 - only scripts need it
+    import cloudpickle
 
     return bytes(cloudpickle.dumps(getattr(sys.modules[_MAIN], name), protocol=5))
 
@@ -64,7 +70,7 @@ def encode_worker(worker: Any) -> bytes:
 
     A module that was loaded in a way no other process can repeat is taken along as well.
     """
-    import cloudpickle  # noqa: PLC0415 - only for workers that cannot be imported
+    import cloudpickle
 
     module = sys.modules.get(getattr(worker, "__module__", None) or "")
     is_stray = module is not None and module.__name__ != _MAIN and not _has_spec(module.__name__)
@@ -89,7 +95,7 @@ def encode_by_value(value: Any) -> Encoded:
     try:
         return encode(value)
     except (pickle.PicklingError, AttributeError, TypeError):
-        import cloudpickle  # noqa: PLC0415 - rarely needed
+        import cloudpickle
 
         return Encoded(bytes(cloudpickle.dumps(value, protocol=5)), [])
 

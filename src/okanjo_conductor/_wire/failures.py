@@ -85,14 +85,14 @@ def _pickled(error: BaseException) -> bytes | None:
 def _formatted(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
-    except Exception as broken:  # noqa: BLE001 - an exception whose __str__ or __cause__ raises
+    except Exception as broken:
         return f"{_qualified_name(type(error))} (its traceback cannot be formatted: {broken!r})"
 
 
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - as above
+    except Exception:
         return "(its message cannot be shown)"
 
 

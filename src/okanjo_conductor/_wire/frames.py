@@ -108,6 +108,10 @@ class FrameReader:
         view, filled = self._view, self._filled
         if filled - start < _HEADER.size:
             return None
+        kind: int
+        outcomes: int
+        length: int
+        buffer_count: int
         kind, buffer_count, outcomes, length = _HEADER.unpack_from(view, start)
         if buffer_count > MAX_BUFFERS or length > _MAX_LENGTH:
             message = f"a frame of kind {kind} claims {buffer_count} buffers and {length} bytes"
@@ -116,7 +120,7 @@ class FrameReader:
         if filled < at:
             return None
         sizes = struct.unpack_from(f"<{buffer_count}Q", view, start + _HEADER.size)
-        end = at + length + sum(sizes)
+        end: int = at + length + sum(sizes)
         if end > filled:
             if end - start > _ROOM:
                 self._large = _LargeFrame(kind, outcomes, length, sizes)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _LONG1_8 = b"\x8a\x08"
-_PROLOGUE = b"\x80\x05](" 
+_PROLOGUE = b"\x80\x05]("
 _EPILOGUE = b"e."
 _HEAD = struct.Struct("<2sq2sq").pack
 _BYTES_HEAD: Callable[[bytes, int], bytes] = struct.Struct("<cI").pack
