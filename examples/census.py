@@ -214,7 +214,8 @@ class Census:
         self.out.write(json.dumps(row) + "\n")
         self.seen.add(outcome.key)
         if self.victim is None and len(self.seen) * 2 >= len(self.files):
-            self.kill(outcome.worker_id)
+            others = (worker_id for worker_id in self.pids if worker_id != outcome.worker_id)
+            self.kill(next(others, outcome.worker_id))  # another one is in the middle of a job
 
     def add_sheet(self, sheet):
         """Add one file to the totals."""

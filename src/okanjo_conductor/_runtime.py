@@ -173,6 +173,8 @@ class Runtime:
         """Error and value given to `complete_job` for the job at hand."""
         self._rung = 0
         """When the conductor was told last, on the clock of `_started`."""
+        self._told = 0
+        """Of how many outcomes the conductor was told then."""
         self._started = 0
         """When the job at hand was started."""
         self._declined: tuple[int, int] | None = None
@@ -497,8 +499,11 @@ class Runtime:
         self._emit("stats", totals)
 
     def _ring(self) -> None:
-        self._link.send(Bell())
+        """Tell the conductor that there are outcomes, if it has not been told of all."""
         self._rung = perf_counter_ns()
+        if self._told != self._link.outcomes:
+            self._told = self._link.outcomes
+            self._link.send(Bell())
 
     def _send(self, message: AnyMessage) -> None:
         try:
