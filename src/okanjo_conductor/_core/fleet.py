@@ -60,6 +60,9 @@ class Worker:
     sizer: BatchSizer = field(default_factory=BatchSizer)
     is_recalled: bool = False
     """A recall is under way: its answer has not come yet."""
+    kept: int = 0
+    """The last ordinal that a recall has decided on: what it left with the worker is executed,
+    in a race or finished already, so asking again would change nothing."""
     deadline: float | None = None
     """When to send the next harsher signal; None: never."""
     was_terminated: bool = False
@@ -70,6 +73,11 @@ class Worker:
         first = self.next_ordinal
         self.next_ordinal += count
         return Ordinal(first)
+
+    def note_recall(self) -> None:
+        """Take note that the recall under way was answered."""
+        self.is_recalled = False
+        self.kept = self.next_ordinal - 1
 
 
 @dataclass(slots=True, eq=False)

@@ -75,6 +75,10 @@ class Ledger:
         """The ordinal a worker executes, or will execute next."""
         return next(iter(self._held[worker_id]), None)
 
+    def last_held(self, worker_id: WorkerId) -> Ordinal:
+        """The newest ordinal of a worker that holds something."""
+        return next(reversed(self._held[worker_id]))
+
     def hand_out(self, worker_id: WorkerId, first: Ordinal, count: int) -> list[Job]:
         """Move the first `count` queued jobs to a worker, as ordinals from `first`."""
         queue = self._queue

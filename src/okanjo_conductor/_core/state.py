@@ -201,7 +201,7 @@ class ConductorState:
         if not worker.is_recalled:
             message = f"nobody recalled jobs from worker {worker.id}"
             raise IllegalEventError(message)
-        worker.is_recalled = False
+        worker.note_recall()
         self._ledger.take_back(worker.id, event.beyond + 1)
 
     def _on_worker_exited(self, event: ev.WorkerExited, now: float) -> None:
@@ -274,13 +274,13 @@ class ConductorState:
 
     def _recall(self) -> None:
         """Let an idle worker have what another one holds and has not started."""
-        if self._ledger.queued:
+        held_by, ready = self._ledger.held_by, self._fleet.ready()
+        is_anybody_idle = any(held_by(w.id) == 0 and not w.is_recalled for w in ready)
+        if self._ledger.queued or not is_anybody_idle:
             return
-        ready = self._fleet.ready()
-        if not any(self._ledger.held_by(w.id) == 0 for w in ready):
-            return
-        richest = max(ready, key=lambda w: self._ledger.held_by(w.id))
-        if self._ledger.held_by(richest.id) > 1 and not richest.is_recalled:
+        richest = max(ready, key=lambda w: held_by(w.id))
+        can_give = held_by(richest.id) > 1 and self._ledger.last_held(richest.id) > richest.kept
+        if can_give and not richest.is_recalled:
             self._recall_from(richest)
 
     def _recall_from(self, worker: Worker) -> None:
