@@ -350,10 +350,8 @@ class Conductor(EventEmitter):
                 buffer=buffer,
                 buffer_limit=self._buffer_limit,
             )
-            if generated is not None:
-                run.intake.add(generated)
             self._run = run
-            return await run.run(is_aborted=self._is_abort_requested)
+            return await run.run(generated, is_aborted=self._is_abort_requested)
         finally:
             self._run = self._loop = None
             self._is_processing = False
