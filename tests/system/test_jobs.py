@@ -102,9 +102,7 @@ def test_jobs_may_be_appended_by_a_handler_of_job_done(make):
     report = conductor.run()
 
     assert report.done == 3 * 11
-    assert sorted(done) == sorted(
-        range(103) if 0 else [t + u for t in range(0, 101, 10) for u in range(3)]
-    )
+    assert sorted(done) == sorted(t + u for t in range(0, 101, 10) for u in range(3))
 
 
 def test_jobs_may_be_appended_by_another_thread():
@@ -253,7 +251,7 @@ async def failing_async(count):
 
 
 def failing_iterator(count):
-    return map(lambda n: n if n < count else int("the well is dry"), itertools.count())
+    return (n if n < count else int("the well is dry") for n in itertools.count())
 
 
 @pytest.mark.parametrize("make", [failing, failing_async, failing_iterator])
@@ -294,12 +292,12 @@ def test_an_error_of_the_source_comes_after_the_outcomes(is_async):
         async for outcome in conductor.outcomes():
             outcomes.append(outcome)  # noqa: PERF401 - the loop ends with an exception
 
+    def iterate_synchronously():
+        for outcome in conductor.outcomes():
+            outcomes.append(outcome)  # noqa: PERF402 - as above
+
     with pytest.raises(IntakeError):
-        if is_async:
-            asyncio.run(iterate())
-        else:
-            for outcome in conductor.outcomes():
-                outcomes.append(outcome)  # noqa: PERF402 - as above
+        asyncio.run(iterate()) if is_async else iterate_synchronously()
 
     assert jobs_of(outcomes) == list(range(7))
 
@@ -452,8 +450,6 @@ def test_add_job_while_the_run_goes_on():
 
 def test_add_job_from_the_consumer_of_outcomes():
     """The consumer is another thread than the run's. A job left to be done holds the run open."""
-    conductor = Conductor(programs.meet, worker_limit=SLOTS, jobs_queue=[])
-    del conductor
     conductor = Conductor(programs.identity, worker_limit=1, jobs_queue=[0, 1])
     gate = threading.Event()
     conductor.jobs_queue = itertools.chain([0], (1 for _ in range(1) if gate.wait(DEADLINE)))
@@ -493,17 +489,19 @@ def test_an_outcome_says_everything_about_its_job():
 
 
 def overtaking(moment):
-    """Make jobs of which the first ends only when the third has begun."""
-    begun = [moment(f"begun {n}") for n in range(6)]
-    always = moment("always")
+    """Make jobs of which the first ends only when the third is done."""
+    begun, always, third_is_done = moment("begun"), moment("always"), moment("third is done")
     always.happen()
-    return [(begun[n], begun[2] if n == 0 else always, n) for n in range(6)]
+    conductor = Conductor(programs.meet, worker_limit=SLOTS)
+    conductor.jobs_queue = [(begun, third_is_done if n == 0 else always, n) for n in range(6)]
+    conductor.on("job_done", lambda o: third_is_done.happen() if o.value == 2 else None)
+    return conductor
 
 
 @pytest.mark.parametrize("is_async", [True, False])
 @pytest.mark.parametrize("ordered", [True, False])
 def test_outcomes_come_in_the_order_asked_for(moment, ordered, is_async):
-    conductor = Conductor(programs.meet, worker_limit=SLOTS, jobs_queue=overtaking(moment))
+    conductor = overtaking(moment)
 
     async def take():
         return [o.value async for o in conductor.outcomes(ordered=ordered)]
@@ -517,7 +515,7 @@ def test_outcomes_come_in_the_order_asked_for(moment, ordered, is_async):
     if ordered:
         assert values == list(range(6))
     else:
-        assert values.index(1) < values.index(0)
+        assert values.index(2) < values.index(0)
 
 
 def test_ordered_outcomes_include_failures_at_their_place():
