@@ -307,7 +307,7 @@ def tell_surroundings(_job):
 
 
 class Intervals(ConductorWorker):
-    """Reports at short intervals; waits for `count` reports of its own."""
+    """Reports at short intervals, and waits for three reports of its own."""
 
     def __init__(self, **options):
         super().__init__(stats_interval=0.01, **options)
@@ -317,10 +317,10 @@ class Intervals(ConductorWorker):
     def process_job(self, job):
         self.stats["points"] = self.stats.get("points", 0) + 1
         if job == "stop":
+            monitor = self._monitor
             self.stop_monitoring()
-            while self.reported.acquire(timeout=0.2):
-                pass
-            return not self.reported.acquire(timeout=0.1)
+            monitor.join(30)
+            return not monitor.is_alive()
         if job == "start":
             self.start_monitoring()
         for _ in range(3):
