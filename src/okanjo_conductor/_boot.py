@@ -55,15 +55,16 @@ def main(descriptor: int) -> NoReturn:
     try:
         worker = _load(boot.target)
     except BaseException:
-        bootstrap.send(sock, bootstrap.BootFailed(traceback.format_exc()))
+        with suppress(ConnectionError):
+            bootstrap.send(sock, bootstrap.BootFailed(traceback.format_exc()))
         os._exit(1)
-    bootstrap.send(sock, bootstrap.Booted(can_fork=_is_single_threaded()))
     try:
+        bootstrap.send(sock, bootstrap.Booted(can_fork=_is_single_threaded()))
         order, ends = bootstrap.receive(sock)
         if order.forks:
             _serve_forks(sock, switch, boot, worker, order, ends)
         _become(boot, worker, order, ends)
-    except EOFError:  # the conductor does not need this process
+    except (EOFError, ConnectionError):  # the conductor does not need this process, or is gone
         os._exit(0)
 
 

@@ -102,8 +102,8 @@ class Conductor(EventEmitter):
         self._worker_type = worker_type
         self._worker_limit = _checked_limit(worker_limit)
         self._worker_env = _checked_env(worker_env or {})
-        self._worker_options = dict(worker_options or {})
-        if self._worker_options and self._target.script is not None:
+        self._worker_options = _encoded_options(worker_options or {})
+        if worker_options and self._target.script is not None:
             message = "worker_options: the script makes its own worker; give them there"
             raise ConfigurationError(message)
         if start_method not in ("fork", "spawn"):
@@ -340,7 +340,7 @@ class Conductor(EventEmitter):
                 self,
                 boot=Boot(self._target, list(sys.path), list(sys.argv)),
                 env=self._environment(),
-                options=bytes(encode_by_value(self._worker_options).blob),
+                options=self._worker_options,
                 slots=self._worker_limit,
                 retry=self._retry,
                 grace=self._abort_grace,
@@ -350,10 +350,8 @@ class Conductor(EventEmitter):
                 buffer=buffer,
                 buffer_limit=self._buffer_limit,
             )
-            if generated is not None:
-                run.intake.add(generated)
             self._run = run
-            return await run.run(is_aborted=self._is_abort_requested)
+            return await run.run(generated, is_aborted=self._is_abort_requested)
         finally:
             self._run = self._loop = None
             self._is_processing = False
@@ -564,9 +562,20 @@ def _checked_limit(limit: int | None) -> int:
     return limit
 
 
+def _encoded_options(options: Mapping[str, Any]) -> bytes:
+    try:
+        return bytes(encode_by_value(dict(options)).blob)
+    except Exception as error:
+        message = f"worker_options={options!r} cannot be pickled: {error}"
+        raise ConfigurationError(message) from error
+
+
 def _checked_env(env: Mapping[Any, Any]) -> dict[str, str]:
     for name, value in env.items():
         if not (isinstance(name, str) and isinstance(value, str)):
             message = f"worker_env[{name!r}]={value!r}: names and values are strings"
+            raise ConfigurationError(message)
+        if not name or "=" in name or "\0" in name + value:
+            message = f"worker_env[{name!r}]={value!r}: no process can have such a variable"
             raise ConfigurationError(message)
     return dict(env)

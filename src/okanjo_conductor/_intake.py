@@ -12,6 +12,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from queue import SimpleQueue
 from time import monotonic
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 _PATIENCE = 0.005
-"""Seconds that the reading thread collects jobs before it passes them on."""
+"""Seconds that jobs are collected before they are passed on."""
 
 
 class JobsQueue(Collection[Any]):
@@ -120,8 +121,7 @@ class Intake:
         self._post = post
         self._loop = loop
         self._next_id = 0
-        self._thread: _ReadingThread | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._reader: _ReadingThread | _ReadingTask | None = None
         self._is_closed = False
         self.error: BaseException | None = None
         """What the source raised."""
@@ -144,14 +144,18 @@ class Intake:
         """Answer the core's `ReadJobs`."""
         if jobs := self._queue._take(count):
             self._accept(jobs)
-        elif self._queue._iterator is not None:
-            if self._thread is None:
-                self._thread = _ReadingThread(self._queue._iterator, self._on_read)
-            self._thread.request(count)
-        elif self._queue._async_iterator is not None:
-            self._task = self._loop.create_task(self._read_async(count))
+        elif self._queue._iterator is not None or self._queue._async_iterator is not None:
+            self._reader = self._reader or self._make_reader()
+            self._reader.request(count)
         else:
             self._post(ev.IntakeEnded())
+
+    def _make_reader(self) -> _ReadingThread | _ReadingTask:
+        queue, keep = self._queue, self._queue._front.append
+        if queue._iterator is not None:
+            return _ReadingThread(queue._iterator, self._loop, self._on_batch, keep)
+        assert queue._async_iterator is not None  # noqa: S101 - the caller has looked
+        return _ReadingTask(queue._async_iterator, self._loop, self._on_batch, keep)
 
     def has_known(self) -> bool:
         """Whether a job waits in the queue that nobody has announced."""
@@ -169,15 +173,15 @@ class Intake:
         """Read no more; what is being read goes back to the queue."""
         self._is_closed = True
         self._queue._on_append = None
+        if self._reader is not None:
+            self._reader.stop()
 
     async def close(self) -> None:
         """Wait until nothing is being read."""
         self.stop()
-        if self._thread is not None:
-            self._thread.stop()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        if isinstance(self._reader, _ReadingTask):
+            self._reader.task.cancel()
+            await asyncio.gather(self._reader.task, return_exceptions=True)
 
     def _call_soon(self, function: Callable[..., None], *args: Any) -> None:
         try:
@@ -188,37 +192,11 @@ class Intake:
     def _on_append(self) -> None:
         if not self._is_closed:
             self._post(ev.IntakeReopened())
-            is_reading = (self._thread and self._thread.is_reading) or self._task
+            is_reading = self._reader is not None and self._reader.is_asked
             if is_reading and (jobs := self._queue._take(len(self._queue))):
                 self._accept(jobs, is_answer=False)
 
-    async def _read_async(self, count: int) -> None:
-        """Read at least one job, and further ones as long as they come without waiting."""
-        source = self._queue._async_iterator
-        jobs: list[Any] = []
-        error: BaseException | None = None
-        is_over = source is None
-        deadline = monotonic() + _PATIENCE
-        try:
-            while source is not None and len(jobs) < count and monotonic() < deadline:
-                jobs.append(await anext(source))
-                if len(jobs) == 1:
-                    deadline = monotonic() + _PATIENCE
-        except StopAsyncIteration:
-            is_over = True
-        except Exception as raised:
-            error = raised
-        self._task = None
-        self._on_batch(jobs, error, is_over=is_over)
-
-    def _on_read(self, jobs: list[Any], error: BaseException | None, is_over: bool) -> None:  # noqa: FBT001
-        """Called in the reading thread."""
-        self._call_soon(lambda: self._on_batch(jobs, error, is_over=is_over))
-
     def _on_batch(self, jobs: list[Any], error: BaseException | None, *, is_over: bool) -> None:
-        if self._is_closed:
-            self._queue._front.extendleft(reversed(jobs))
-            return
         if is_over or error is not None:
             self._queue._iterator = self._queue._async_iterator = None
         if jobs:
@@ -269,51 +247,169 @@ class Intake:
                 yield job
 
 
-class _ReadingThread:
-    """Reads a blocking iterator on request."""
+class _Reader:
+    """Reads an iterator on request, and answers with what there is when the next job is late.
+
+    An iterator may wait for outcomes of the very jobs it gave: none may be withheld until it gives
+    more. The state belongs to the loop; the reading side only appends to the buffer, counts, and
+    says how it ended.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        report: Callable[..., None],
+        keep: Callable[[Any], None],
+    ) -> None:
+        self._loop = loop
+        self._report = report
+        self._keep = keep
+        self._buffer: deque[Any] = deque()
+        self._read = 0
+        self._goal = 0
+        """Jobs to have read in all; set back when a request was answered early."""
+        self._ending: tuple[BaseException | None] | None = None
+        """How the iterator ended, set after its last job is in the buffer."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_stopped = False
+        self.is_asked = False
+        """Whether a request waits for its answer."""
+
+    def request(self, count: int) -> None:
+        """Have up to `count` jobs read and reported."""
+        self.is_asked = True
+        if self._buffer or self._ending:
+            self._loop.call_soon(self._answer)
+        else:
+            self._goal = self._read + count
+            self._wake()
+
+    def _wake(self) -> None:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Read no more; keep what is read already."""
+        self._is_stopped = True
+        self.is_asked = False
+        self._goal = 0
+        self._disarm()
+        self._keep_buffered()
+        self._wake()
+
+    def _keep_buffered(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._keep(self._buffer.popleft())
+
+    def _arm(self) -> None:
+        if self._timer is None and not self._is_stopped:
+            self._timer = self._loop.call_later(_PATIENCE, self._answer)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _answer(self) -> None:
+        self._disarm()
+        ending = self._ending
+        if not self.is_asked or not (self._buffer or ending):
+            return
+        self.is_asked = False
+        self._goal = 0
+        jobs = [self._buffer.popleft() for _ in range(len(self._buffer))]
+        error = ending[0] if ending else None
+        self._report(jobs, error, is_over=ending is not None)
+
+
+class _ReadingThread(_Reader):
+    """Reads a blocking iterator."""
 
     def __init__(
         self,
         iterator: Iterator[Any],
-        report: Callable[[list[Any], BaseException | None, bool], None],
+        loop: asyncio.AbstractEventLoop,
+        report: Callable[..., None],
+        keep: Callable[[Any], None],
     ) -> None:
+        super().__init__(loop, report, keep)
         self._iterator = iterator
-        self._report = report
-        self._requests: SimpleQueue[int] = SimpleQueue()
-        self.is_reading = False
+        self._wakes: SimpleQueue[None] = SimpleQueue()
         threading.Thread(target=self._run, name="okanjo-conductor-intake", daemon=True).start()
 
-    def request(self, count: int) -> None:
-        """Have up to `count` jobs read and reported."""
-        self.is_reading = True
-        self._requests.put(count)
-
-    def stop(self) -> None:
-        """Let the thread end when ``next()`` returns."""
-        self._requests.put(0)
+    def _wake(self) -> None:
+        self._wakes.put(None)
 
     def _run(self) -> None:
-        while count := self._requests.get():
-            jobs: list[Any] = []
-            error: BaseException | None = None
-            is_over = False
+        while not self._is_stopped and self._ending is None:
+            self._wakes.get()
             try:
-                is_over = self._collect(jobs, count)
-            except BaseException as raised:
-                error = raised
-            self.is_reading = False
-            self._report(jobs, error, is_over)
+                self._collect()
+            except StopIteration:
+                self._ending = (None,)
+            except BaseException as error:
+                self._ending = (error,)
+            self._soon(self._answer)
+        if self._is_stopped:
+            self._keep_buffered()
 
-    def _collect(self, jobs: list[Any], count: int) -> bool:
-        """Read into `jobs`; return whether the iterator is exhausted."""
-        deadline = None
-        for job in islice(self._iterator, count):
-            jobs.append(job)
-            if deadline is None:
+    def _collect(self) -> None:
+        deadline = monotonic() + _PATIENCE
+        while self._read < self._goal:
+            self._buffer.append(next(self._iterator))
+            self._read += 1
+            if len(self._buffer) == 1:
                 deadline = monotonic() + _PATIENCE
+                self._soon(self._arm)
             elif monotonic() > deadline:
-                return False
-        return len(jobs) < count
+                return
+
+    def _soon(self, function: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: the run is over
+            self._loop.call_soon_threadsafe(function)
+
+
+class _ReadingTask(_Reader):
+    """Reads an async iterator."""
+
+    def __init__(
+        self,
+        iterator: AsyncIterator[Any],
+        loop: asyncio.AbstractEventLoop,
+        report: Callable[..., None],
+        keep: Callable[[Any], None],
+    ) -> None:
+        super().__init__(loop, report, keep)
+        self._iterator = iterator
+        self._wakes = asyncio.Event()
+        self.task = loop.create_task(self._run())
+
+    def _wake(self) -> None:
+        self._wakes.set()
+
+    async def _run(self) -> None:
+        while not self._is_stopped and self._ending is None:
+            await self._wakes.wait()
+            self._wakes.clear()
+            try:
+                await self._collect()
+            except StopAsyncIteration:
+                self._ending = (None,)
+            except Exception as error:
+                self._ending = (error,)
+            self._answer()
+
+    async def _collect(self) -> None:
+        deadline = monotonic() + _PATIENCE
+        while self._read < self._goal:
+            job = await anext(self._iterator)
+            self._buffer.append(job)
+            self._read += 1
+            if len(self._buffer) == 1:
+                deadline = monotonic() + _PATIENCE
+                self._arm()
+            elif monotonic() > deadline:
+                return
 
 
 def _refusal(key: Key, payload: Any, error: BaseException) -> SerialisationError:

@@ -124,15 +124,21 @@ class Run:
 
     # Life
 
-    async def run(self, *, is_aborted: bool) -> Report:
-        """Run until every job has its outcome, or not at all if it was aborted before."""
+    async def run(self, generated: Any, *, is_aborted: bool) -> Report:
+        """Run until every job has its outcome, or not at all if it was aborted before.
+
+        Args:
+            generated: further jobs, what ``generate_jobs`` gave, or None.
+        """
         began = self._loop.time()
         if self._buffer is not None:
             self._buffer.on_resume = self._resume_delivery
             self._set_buffer_limit(1)
-        self._cluster.prepare()
-        self._tick()
         try:
+            if generated is not None:
+                self.intake.add(generated)
+            self._cluster.prepare()
+            self._tick()
             self.post(ev.RunStarted())
             if is_aborted:
                 self.post(ev.AbortRequested())
