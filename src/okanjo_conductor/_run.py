@@ -106,6 +106,8 @@ class Run:
         self._links: dict[int, ConductorLink] = {}
         self._ends: dict[int, links.ConductorEnds] = {}
         self._last_words: dict[int, str] = {}
+        self._farewells: set[int] = set()
+        """Workers that have said that they leave."""
         self._scratch = memoryview(bytearray(_PIPE_ROOM))
         self._definitions: list[msg.Define] = []
         """Objects of ``__main__`` that payloads need, in the order in which they came up."""
@@ -350,6 +352,9 @@ class Run:
         if link is not None:
             claimed = cells.last_started(link.cells)
             link.finish()
+        if code is None and signal is None and worker_id in self._farewells:
+            code = 0  # its status went with the template that had forked it
+        self._farewells.discard(worker_id)
         self.post(
             ev.WorkerExited(
                 worker_id=WorkerId(worker_id),
@@ -468,8 +473,11 @@ class Run:
     def _on_last_words(self, worker_id: int, message: msg.LastWords) -> None:
         self._last_words[worker_id] = message.text
 
+    def _on_bye(self, worker_id: int, _message: msg.Bye) -> None:
+        self._farewells.add(worker_id)
+
     def _on_nothing(self, worker_id: int, message: AnyMessage) -> None:
-        """A bell, whose outcomes are applied by now, or a farewell, which the exit will prove."""
+        """A bell, whose outcomes are applied by now."""
 
     # Lookups
 
@@ -581,7 +589,7 @@ _ON_MESSAGE: dict[type[Any], Callable[[Run, int, Any], None]] = {
     msg.Stats: Run._on_stats,
     msg.Log: Run._on_log,
     msg.LastWords: Run._on_last_words,
-    msg.Bye: Run._on_nothing,
+    msg.Bye: Run._on_bye,
 }
 
 
