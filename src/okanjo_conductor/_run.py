@@ -347,11 +347,12 @@ class Run:
         self, worker_id: int, code: int | None, signal: str | None, detail: str
     ) -> None:
         """A worker's process is gone."""
-        link = self._links.pop(worker_id, None)
+        link = self._links.get(worker_id)
         claimed = None
         if link is not None:
             claimed = cells.last_started(link.cells)
-            link.finish()
+            link.finish()  # the core may answer its last outcomes with a hand-out: still a link
+            del self._links[worker_id]
         if code is None and signal is None and worker_id in self._farewells:
             code = 0  # its status went with the template that had forked it
         self._farewells.discard(worker_id)
