@@ -166,7 +166,10 @@ def exponential(
     """
 
     def delay(bad_ends: int) -> float:
-        return min(limit, base * factor ** (bad_ends - 1))
+        try:
+            return min(limit, base * factor ** (bad_ends - 1))
+        except OverflowError:  # a float ends at 2 ** 1024
+            return limit
 
     return delay
 

@@ -60,6 +60,9 @@ class Worker:
     sizer: BatchSizer = field(default_factory=BatchSizer)
     is_recalled: bool = False
     """A recall is under way: its answer has not come yet."""
+    kept: int = 0
+    """The last ordinal that a recall has decided on: what it left with the worker is executed,
+    in a race or finished already, so asking again would change nothing."""
     deadline: float | None = None
     """When to send the next harsher signal; None: never."""
     was_terminated: bool = False
@@ -70,6 +73,11 @@ class Worker:
         first = self.next_ordinal
         self.next_ordinal += count
         return Ordinal(first)
+
+    def note_recall(self) -> None:
+        """Take note that the recall under way was answered."""
+        self.is_recalled = False
+        self.kept = self.next_ordinal - 1
 
 
 @dataclass(slots=True, eq=False)
@@ -150,9 +158,9 @@ class Fleet:
 
     def make_ready(self, worker: Worker) -> None:
         """Let a worker take jobs, unless it was asked to stop while it started."""
-        worker.was_ready = True
-        if worker.state is not WorkerState.STOPPING:
+        if worker.was_ready or worker.state is not WorkerState.STOPPING:
             self._move(worker, WorkerState.READY)
+        worker.was_ready = True
 
     def stop(self, worker: Worker, deadline: float | None) -> None:
         """Let a worker take no more jobs; send it a signal at `deadline`."""

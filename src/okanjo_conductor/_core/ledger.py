@@ -75,6 +75,10 @@ class Ledger:
         """The ordinal a worker executes, or will execute next."""
         return next(iter(self._held[worker_id]), None)
 
+    def last_held(self, worker_id: WorkerId) -> Ordinal:
+        """The newest ordinal of a worker that holds something."""
+        return next(reversed(self._held[worker_id]))
+
     def hand_out(self, worker_id: WorkerId, first: Ordinal, count: int) -> list[Job]:
         """Move the first `count` queued jobs to a worker, as ordinals from `first`."""
         queue = self._queue
@@ -88,6 +92,9 @@ class Ledger:
 
     def require_held(self, worker_id: WorkerId, ordinals: Sequence[Ordinal]) -> None:
         """Raise `IllegalEventError` unless the worker holds all of these, each named once."""
+        if not ordinals:
+            message = f"worker {worker_id} reports jobs but names none"
+            raise IllegalEventError(message)
         named = set(ordinals)
         if len(named) != len(ordinals) or not self._held[worker_id].keys() >= named:
             strange = sorted(named - self._held[worker_id].keys()) or "one of them twice"
@@ -124,9 +131,11 @@ class Ledger:
         self._queue.appendleft(job)
 
     def queue_due(self, now: float) -> None:
-        """Queue the delayed jobs whose time has come, in front."""
+        """Queue the delayed jobs whose time has come, in front, the longest due first."""
+        due: list[Job] = []
         while self._delayed and self._delayed[0][0] <= now:
-            self._queue.appendleft(heapq.heappop(self._delayed)[2])
+            due.append(heapq.heappop(self._delayed)[2])
+        self._queue.extendleft(reversed(due))
 
     def withdraw(self) -> list[Job]:
         """Take every job that no worker holds out of the ledger, oldest first."""

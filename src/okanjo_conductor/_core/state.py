@@ -15,6 +15,8 @@ The run goes through `Phase`s in one direction only::
                └──────► ABORTING ────┘
 """
 
+# ruff: noqa: SLF001 - _HANDLERS, at the end, names the methods of the class above it
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -189,8 +191,15 @@ class ConductorState:
         (job,) = self._ledger.release(worker.id, [event.ordinal])
         worker.sizer.observe(1, event.nanoseconds)
         worker.slot.note_work()
-        seconds = event.nanoseconds / 1e9
-        self._charge(job, worker, event.cause, event.error, seconds, event.place, now)
+        self._charge(
+            job,
+            worker,
+            event.cause,
+            event.error,
+            now=now,
+            seconds=event.nanoseconds / 1e9,
+            place=event.place,
+        )
 
     def _on_jobs_declined(self, event: ev.JobsDeclined, _now: float) -> None:
         self._fleet.get(event.worker_id)
@@ -201,7 +210,7 @@ class ConductorState:
         if not worker.is_recalled:
             message = f"nobody recalled jobs from worker {worker.id}"
             raise IllegalEventError(message)
-        worker.is_recalled = False
+        worker.note_recall()
         self._ledger.take_back(worker.id, event.beyond + 1)
 
     def _on_worker_exited(self, event: ev.WorkerExited, now: float) -> None:
@@ -209,16 +218,16 @@ class ConductorState:
         executing = self._job_executing(worker, event.claimed)
         self._ledger.dismiss(worker.id)
         self._fleet.bury(worker)
+        is_ours = worker.was_terminated or self._phase is Phase.ABORTING
+        cause = Cause.PREEMPTED if is_ours else Cause.CRASH
         was_asked = worker.state is WorkerState.STOPPING
-        cause = None if was_asked and event.code == 0 else Cause.CRASH
-        if worker.was_terminated or (self._phase is Phase.ABORTING and cause is not None):
-            cause = Cause.PREEMPTED
-        self._announce(worker, event, cause, executing)
+        has_left = was_asked and event.code == 0 and not worker.was_terminated
+        self._announce(worker, event, None if has_left and not executing else cause, executing)
         if executing is not None:
             error = _death(worker, event, cause)
-            self._charge(executing, worker, cause or Cause.CRASH, error, None, "", now)
+            self._charge(executing, worker, cause, error, now=now)
             worker.slot.note_work()
-        elif cause is Cause.CRASH and not was_asked:
+        elif not was_asked:
             self._note_idle_death(worker, event, now)
 
     def _on_stats_reported(self, event: ev.StatsReported, _now: float) -> None:
@@ -274,13 +283,13 @@ class ConductorState:
 
     def _recall(self) -> None:
         """Let an idle worker have what another one holds and has not started."""
-        if self._ledger.queued:
+        held_by, ready = self._ledger.held_by, self._fleet.ready()
+        is_anybody_idle = any(held_by(w.id) == 0 and not w.is_recalled for w in ready)
+        if self._ledger.queued or not is_anybody_idle:
             return
-        ready = self._fleet.ready()
-        if not any(self._ledger.held_by(w.id) == 0 for w in ready):
-            return
-        richest = max(ready, key=lambda w: self._ledger.held_by(w.id))
-        if self._ledger.held_by(richest.id) > 1 and not richest.is_recalled:
+        richest = max(ready, key=lambda w: held_by(w.id))
+        can_give = held_by(richest.id) > 1 and self._ledger.last_held(richest.id) > richest.kept
+        if can_give and not richest.is_recalled:
             self._recall_from(richest)
 
     def _recall_from(self, worker: Worker) -> None:
@@ -295,9 +304,7 @@ class ConductorState:
             if slot.worker is None and slot.not_before <= now:
                 worker = self._fleet.fill(slot)
                 self._ledger.enrol(worker.id)
-                self._step.commands.append(
-                    do.StartWorker(worker_id=worker.id, slot=slot.number)
-                )
+                self._step.commands.append(do.StartWorker(worker_id=worker.id, slot=slot.number))
 
     def _wants_workers(self) -> int:
         """Count the waiting jobs for which nobody is on the way."""
@@ -323,9 +330,10 @@ class ConductorState:
         worker: Worker,
         cause: Cause,
         error: Exception,
-        seconds: float | None,
-        place: str,
+        *,
         now: float,
+        seconds: float | None = None,
+        place: str = "",
     ) -> None:
         number = self._ledger.attempts_of(job) + 1
         attempt = Attempt(number, cause, error, worker.id, seconds)
@@ -374,7 +382,7 @@ class ConductorState:
     def _note_idle_death(self, worker: Worker, event: ev.WorkerExited, now: float) -> None:
         slot = worker.slot
         slot.note_death(was_ready=worker.was_ready, now=now)
-        if slot.is_failing and self._phase is Phase.RUNNING:
+        if slot.is_failing:
             detail = event.detail or f"the worker {describe_exit(event.code, event.signal)}"
             deaths = slot.failed_starts or slot.idle_deaths
             self._error = WorkerStartError(slot.number, deaths, detail)
@@ -424,7 +432,7 @@ class ConductorState:
     def _answer_intake(self, answer: Intake) -> None:
         if self._intake is Intake.ASKED:
             self._intake = answer
-        elif self._phase is Phase.RUNNING:
+        elif self._phase is not Phase.ABORTING:  # an abort closes the intake under a question
             message = f"nobody asked for jobs: {self}"
             raise IllegalEventError(message)
 
@@ -447,7 +455,7 @@ class ConductorState:
         self._step.commands.append(do.AnnounceExit(end=end))
 
 
-def _death(worker: Worker, event: ev.WorkerExited, cause: Cause | None) -> Exception:
+def _death(worker: Worker, event: ev.WorkerExited, cause: Cause) -> Exception:
     if cause is Cause.PREEMPTED:
         return JobCancelledError("the run was aborted while this job was executing")
     return WorkerCrashError(worker.id, event.code, event.signal, event.detail)

@@ -66,4 +66,4 @@ class StatsBook:
 
 
 def _difference(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    return {name: count - before.get(name, 0) for name, count in after.items()}
+    return {name: after.get(name, 0) - before.get(name, 0) for name in {**before, **after}}

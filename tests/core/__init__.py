@@ -1,0 +1,1 @@
+"""Tests of what decides. Pure: no process, no clock, no sleep."""
