@@ -624,7 +624,9 @@ def _job_messages(command: do.HandOut) -> list[msg.Jobs | msg.LargeJob]:
 def _decoded(encoded: Encoded) -> tuple[Any, SerialisationError | None]:
     try:
         return decode(encoded), None
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise  # more likely the user's than the value's
+    except BaseException as error:  # noqa: BLE001 - a class's __setstate__ may raise anything
         message = (
             "the value of this job cannot be unpickled in the conductor: "
             f"{type(error).__name__}: {error}"
