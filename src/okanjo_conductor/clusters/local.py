@@ -313,6 +313,8 @@ class _Process:
 
     def _on_exit(self) -> None:
         """The process is gone."""
+        # First: what is reported below may order a worker, and this process can make none.
+        self._cluster.process_ended(self)
         while self._socket.fileno() >= 0 and self._has_more():
             self._on_readable()
         code = self._popen.wait()
@@ -329,7 +331,6 @@ class _Process:
             self._cluster.worker_ended(self._own_worker, *status)
         self._loop.remove_reader(self._socket)
         self._socket.close()
-        self._cluster.process_ended(self)
         for worker_id, pidfd in tuple(self._pidfds.items()):
             self._loop.add_reader(pidfd, self._on_orphan_exit, worker_id)
         # An order that it had received and not carried out is nobody's any more.
