@@ -164,9 +164,7 @@ def test_a_poison_job_is_quarantined_after_three_attempts_and_the_others_are_don
 
 def test_a_worker_killed_while_idle_harms_no_job(tmp_path):
     go = tmp_path / "go"
-    run = Watched(
-        jobs.perform, [("wait_for_all", str(go)), ("process_id",)], worker_limit=2
-    )
+    run = Watched(jobs.perform, [("wait_for_all", str(go)), ("process_id",)], worker_limit=2)
 
     @run.conductor.on("job_done")
     def kill_the_idle(outcome):
@@ -237,18 +235,19 @@ def test_a_template_killed_with_orders_at_hand_loses_no_worker(tmp_path):
     """It is stopped before the second worker is ordered, and killed afterwards."""
     batch = [("die_once", str(tmp_path / "marker"), "SIGKILL", str(tmp_path / "log"), 0)]
     run = Watched(jobs.perform, batch, worker_limit=1)
+    template = []
 
     @run.conductor.on("worker_start")
     def find_template(_worker_id, _pid):
         if is_first(tmp_path / "first"):
             (process,) = run.conductor._run._cluster._processes
-            run.template = process._popen.pid
+            template.append(process._popen.pid)
 
     @run.conductor.on("worker_exit")
     def stop_template(_end):
         if is_first(tmp_path / "second"):
-            os.kill(run.template, signal.SIGSTOP)
-            asyncio.get_running_loop().call_soon(kill, run.template)
+            os.kill(template[0], signal.SIGSTOP)
+            asyncio.get_running_loop().call_soon(kill, template[0])
 
     run.run()
 
@@ -278,8 +277,7 @@ def test_a_recalled_job_survives_the_death_of_the_worker_it_was_recalled_from(tm
     paths = [str(tmp_path / str(number)) for number in range(20)]
     run = Watched(
         jobs.perform,
-        [("wait_for_all", *paths, str(tmp_path / "never"))]
-        + [("make", path) for path in paths],
+        [("wait_for_all", *paths, str(tmp_path / "never"))] + [("make", path) for path in paths],
         worker_limit=2,
         retry=Retry(crashes=0),
     )

@@ -21,9 +21,7 @@ def run_with(bad) -> Watched:
     batch[BAD] = bad
     run = Watched(jobs.perform, batch, worker_limit=2).run()
     others = {key: o for key, o in run.by_key.items() if key != BAD}
-    assert {key: o.value for key, o in others.items()} == {
-        n: 2 * n for n in range(50) if n != BAD
-    }
+    assert {key: o.value for key, o in others.items()} == {n: 2 * n for n in range(50) if n != BAD}
     assert {o.attempts for o in others.values()} == {1}
     return run
 

@@ -38,9 +38,7 @@ def test_a_module_that_cannot_be_imported_ends_the_run(
 ):
     (tmp_path / "broken_worker.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
-    run = Watched(
-        "broken_worker:work", range(10), worker_limit=2, start_method=start_method
-    )
+    run = Watched("broken_worker:work", range(10), worker_limit=2, start_method=start_method)
 
     assert_it_gives_up(run, said, 2)
 
