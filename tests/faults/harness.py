@@ -90,9 +90,9 @@ def descendants() -> set[int]:
 
 def open_descriptors() -> set[tuple[int, str]]:
     found = set()
-    for name in os.listdir("/proc/self/fd"):
+    for entry in Path("/proc/self/fd").iterdir():
         try:
-            found.add((int(name), os.readlink(f"/proc/self/fd/{name}")))
+            found.add((int(entry.name), str(entry.readlink())))
         except OSError:
             continue  # the one that listed them
     return found

@@ -43,7 +43,7 @@ def process_id() -> int:
 def count_start(job: tuple[str, int]) -> int:
     """Count the starts of this job in a byte of shared memory."""
     path, number = job
-    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as counts:
+    with Path(path).open("r+b") as file, mmap.mmap(file.fileno(), 0) as counts:
         counts[number] += 1
     return number
 
@@ -141,7 +141,7 @@ def print_much(size: int) -> int:
 
 def change_folder(path: str) -> str:
     os.chdir(path)
-    return os.getcwd()
+    return str(Path.cwd())
 
 
 def leave_a_thread() -> str:

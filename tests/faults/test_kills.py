@@ -8,13 +8,15 @@ import random
 import signal
 import threading
 from collections import Counter
+from contextlib import suppress
+from typing import Self
 
 import pytest
 
 from faults import jobs
 from faults.harness import Watched, kill, lines_of
 from faults.moments import is_first, state_of, touch, wait_until
-from okanjo_conductor import Cause, JobState, Retry
+from okanjo_conductor import Cause, JobState, Outcome, Retry, WorkerExit
 from okanjo_conductor._io import cells
 from okanjo_conductor.errors import WorkerCrashError
 
@@ -74,61 +76,75 @@ def test_a_stopped_worker_that_is_killed_is_replaced(tmp_path):
     assert Counter(lines_of(log)) == {str(n): 2 if n == 10 else 1 for n in range(20)}
 
 
+class Killer(threading.Thread):
+    """Kills workers at random, as fast as they get on with the jobs."""
+
+    def __init__(self, run: Watched) -> None:
+        super().__init__()
+        self.kills = 0
+        self._run = run
+        self._chance = random.Random(7)
+        self._lock = threading.Lock()
+        self._alive: dict[int, int] = {}
+        """A pidfd per worker."""
+        self._worked: set[int] = set()
+        """Who has not worked yet is spared: that would count as a failed start."""
+        self._is_over = threading.Event()
+        run.conductor.on("worker_start", self._note_start)
+        run.conductor.on("worker_exit", self._note_exit)
+        run.conductor.on("job_done", self._note_work)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._is_over.is_set():
+            wanted = len(self._run.outcomes) + self._chance.randrange(1, 300)
+            with self._lock:
+                self._kill_one()
+            wait_until(lambda: self._have(wanted) or self._is_over.is_set(), "jobs go on")  # noqa: B023
+
+    def _have(self, count: int) -> bool:
+        return len(self._run.outcomes) >= count
+
+    def _kill_one(self) -> None:
+        if self._worked:
+            victim = self._chance.choice(sorted(self._worked))
+            self._worked.discard(victim)
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._alive[victim], signal.SIGKILL)
+                self.kills += 1
+
+    def _note_start(self, worker_id: int, pid: int) -> None:
+        with suppress(ProcessLookupError):
+            self._alive[worker_id] = os.pidfd_open(pid)
+
+    def _note_exit(self, end: WorkerExit) -> None:
+        with self._lock:
+            self._worked.discard(end.worker_id)
+            pidfd = self._alive.pop(end.worker_id, None)
+        if pidfd is not None:
+            os.close(pidfd)
+
+    def _note_work(self, outcome: Outcome) -> None:
+        with self._lock:
+            if outcome.worker_id in self._alive:
+                self._worked.add(outcome.worker_id)
+
+
 def test_no_job_is_lost_or_wrongly_charged_when_workers_are_killed_at_full_speed(tmp_path):
     count, starts = 20_000, tmp_path / "starts"
     starts.write_bytes(bytes(count))
     batch = [(str(starts), number) for number in range(count)]
     run = Watched(jobs.count_start, batch, worker_limit=3, retry=Retry(crashes=1000))
-    alive: dict[int, int] = {}
-    worked: set[int] = set()
-    is_over = threading.Event()
-    lock = threading.Lock()
-    kills = 0
 
-    @run.conductor.on("worker_start")
-    def note_start(worker_id, pid):
-        try:
-            alive[worker_id] = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return
-
-    @run.conductor.on("worker_exit")
-    def note_exit(end):
-        with lock:
-            worked.discard(end.worker_id)
-            pidfd = alive.pop(end.worker_id, None)
-            if pidfd is not None:
-                os.close(pidfd)
-
-    @run.conductor.on("job_done")
-    def note_work(outcome):
-        if outcome.worker_id in alive:
-            worked.add(outcome.worker_id)
-
-    def kill_at_random():
-        nonlocal kills
-        chance = random.Random(7)
-        while not is_over.is_set():
-            seen = len(run.outcomes)
-            with lock:
-                if worked:  # who has not worked yet would count as a failed start
-                    victim = chance.choice(sorted(worked))
-                    worked.discard(victim)
-                    try:
-                        signal.pidfd_send_signal(alive[victim], signal.SIGKILL)
-                        kills += 1
-                    except ProcessLookupError:
-                        pass
-            wanted = seen + chance.randrange(300)
-            wait_until(lambda: len(run.outcomes) > wanted or is_over.is_set(), "jobs go on")  # noqa: B023
-
-    killer = threading.Thread(target=kill_at_random)
-    killer.start()
-    try:
+    with Killer(run) as killer:
         run.run()
-    finally:
-        is_over.set()
-        killer.join()
 
     outcomes = run.by_key
     assert sorted(outcomes) == list(range(count))
@@ -138,7 +154,7 @@ def test_no_job_is_lost_or_wrongly_charged_when_workers_are_killed_at_full_speed
     charges = Counter(a.worker_id for o in outcomes.values() for a in o.history)
     assert max(charges.values(), default=0) <= 1
     assert set(charges) <= {e.worker_id for e in run.exits if e.cause is Cause.CRASH}
-    assert kills > 10
+    assert killer.kills > 10
 
 
 def test_a_poison_job_is_quarantined_after_three_attempts_and_the_others_are_done(tmp_path):

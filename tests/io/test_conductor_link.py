@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 
 import pytest
 
@@ -176,7 +177,7 @@ def test_what_the_socket_has_no_room_for_is_sent_later(linked):
 
 def test_lines_of_output_are_never_torn(linked, capsys):
     stdout, stderr = linked.outputs
-    read = {name: reader for name, reader in linked.loop.readers.items()}
+    read = dict(linked.loop.readers)
     read.pop(linked.job_link.fileno())
 
     for out, error in ((b"one\ntw", b"warn"), (b"o\nthr", b"ing\n"), (b"ee", b"")):
@@ -214,6 +215,6 @@ def test_a_real_loop_delivers_too():
         link.finish()
         switch.close()
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     asyncio.run(deliver())
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -92,6 +93,6 @@ def test_a_switch_is_closed_once():
     switch = DeadMansSwitch()
     switch.close()
 
-    with open(os.devnull) as other:
+    with Path(os.devnull).open() as other:
         switch.close()
         os.fstat(other.fileno())
