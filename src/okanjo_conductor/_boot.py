@@ -8,7 +8,6 @@ runs nothing of the user's but the import.
 
 from __future__ import annotations
 
-import atexit
 import fcntl
 import gc
 import importlib
@@ -22,12 +21,17 @@ import socket
 import sys
 import traceback
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from okanjo_conductor import _runtime
 from okanjo_conductor._io import assignment, bootstrap, deadman
+from okanjo_conductor._io.leaving import leave_process
 from okanjo_conductor._io.worker_link import WorkerLink
 from okanjo_conductor._wire.byvalue import share_main
 from okanjo_conductor._wire.messages import LastWords
+from okanjo_conductor._worker import ConductorWorker, FunctionWorker
+from okanjo_conductor.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from okanjo_conductor._io.bootstrap import Boot, Start, Target
@@ -50,7 +54,7 @@ def main(descriptor: int) -> NoReturn:
     sys.argv[:] = boot.argv
     try:
         worker = _load(boot.target)
-    except BaseException:  # noqa: BLE001 - whatever the import raises, SystemExit too
+    except BaseException:
         bootstrap.send(sock, bootstrap.BootFailed(traceback.format_exc()))
         os._exit(1)
     bootstrap.send(sock, bootstrap.Booted(can_fork=_is_single_threaded()))
@@ -143,9 +147,7 @@ def _become(boot: Boot, worker: Any, order: Start, ends: list[int]) -> NoReturn:
     code = 1
     try:
         if boot.target.script is None:
-            from okanjo_conductor._runtime import construct  # noqa: PLC0415 - after the fork
-
-            construct(worker, pickle.loads(order.options)).start()
+            _construct(worker, pickle.loads(order.options)).start()
             code = 0
         else:
             code = _run_script(boot.target.script, link)
@@ -153,15 +155,13 @@ def _become(boot: Boot, worker: Any, order: Start, ends: list[int]) -> NoReturn:
         code = leave.code if isinstance(leave.code, int) else 1
         if code:
             _say_last_words(link)
-    except BaseException:  # noqa: BLE001 - a failed construction, setup or script
+    except BaseException:
         _say_last_words(link)
     leave_process(code)
 
 
 def _run_script(path: str, link: WorkerLink) -> int:
     """Run the user's script as ``__main__``; it is expected to start its worker."""
-    from okanjo_conductor import _runtime  # noqa: PLC0415 - after the fork
-
     runpy.run_path(path, run_name="__main__")
     if _runtime.has_run():
         return 0
@@ -179,14 +179,15 @@ def _say_last_words(link: WorkerLink) -> None:
         link.send(LastWords(text))
 
 
-def leave_process(code: int) -> NoReturn:
-    """End this process: run exit handlers, flush the streams, wait for no thread."""
-    with suppress(Exception):
-        atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
-    os._exit(code)
+def _construct(worker: Any, options: dict[str, Any]) -> ConductorWorker:
+    """Make the worker object of this process from a class or a function."""
+    if not isinstance(worker, type):
+        return FunctionWorker(worker, **options)
+    made = worker(**options)
+    if not isinstance(made, ConductorWorker):
+        message = f"{worker.__qualname__} is no ConductorWorker: subclass it"
+        raise ConfigurationError(message)
+    return made
 
 
 def _redirect(stdout: int, stderr: int) -> None:
@@ -211,7 +212,7 @@ def _move_up(descriptor: int) -> int:
 def _is_single_threaded() -> bool:
     """Whether a fork of this process is safe. Libraries start threads without Python knowing."""
     try:
-        return len(os.listdir("/proc/self/task")) == 1
+        return len(list(Path("/proc/self/task").iterdir())) == 1
     except OSError:
         return False
 

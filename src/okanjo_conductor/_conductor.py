@@ -12,6 +12,7 @@ import sys
 import threading
 import uuid
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, MutableMapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyee.base import EventEmitter
@@ -121,7 +122,7 @@ class Conductor(EventEmitter):
         self._buffer_limit = buffer
         self.logging = logging
         self.lookups: dict[str, Any] = {} if lookups is None else lookups
-        self.jobs_queue = jobs_queue  # type: ignore[assignment]  # the setter makes a JobsQueue
+        self.jobs_queue = jobs_queue
         self._id = uuid.uuid4().hex
         self._commands: dict[str, Callable[[Message], Any]] = {}
         self._last_stats: dict[str, Any] = {}
@@ -181,7 +182,7 @@ class Conductor(EventEmitter):
 
     @jobs_queue.setter
     def jobs_queue(self, jobs: Iterable[Any] | AsyncIterable[Any]) -> None:
-        from okanjo_conductor._intake import JobsQueue  # noqa: PLC0415 - loads asyncio
+        from okanjo_conductor._intake import JobsQueue
 
         if getattr(self, "_run", None) is not None:
             message = "jobs_queue cannot be replaced while the run goes on; append to it"
@@ -250,7 +251,7 @@ class Conductor(EventEmitter):
         In completion order, or in the order of the jobs. What `run` raises is raised at the end.
         Leaving the loop aborts the run.
         """
-        from okanjo_conductor._outcomes import Outcomes  # noqa: PLC0415 - loads asyncio
+        from okanjo_conductor._outcomes import Outcomes
 
         return Outcomes(self._start, _run_in_loop, self.abort, ordered=ordered)
 
@@ -269,7 +270,9 @@ class Conductor(EventEmitter):
         run = self._run
         if run is None:
             if key is not None:
-                message = "add_job(key=…) before the run: use job_key, or add it when the run goes on"
+                message = (
+                    "add_job(key=…) before the run: use job_key, or add it when the run goes on"
+                )
                 raise ConductorStateError(message)
             self.jobs_queue.append(job)
         else:
@@ -323,9 +326,9 @@ class Conductor(EventEmitter):
     # For the run
 
     async def _start(self, buffer: OutcomeBuffer | None) -> Report:
-        import asyncio  # noqa: PLC0415 - see the module's docstring
+        import asyncio
 
-        from okanjo_conductor._run import Run  # noqa: PLC0415 - as above
+        from okanjo_conductor._run import Run
 
         self._check_start()
         self._has_started = self._is_processing = True
@@ -368,7 +371,7 @@ class Conductor(EventEmitter):
             raise ConductorStateError(message)
 
     async def _generate(self) -> Any:
-        import inspect  # noqa: PLC0415 - rarely used
+        import inspect
 
         try:
             made = self.generate_jobs()
@@ -441,7 +444,7 @@ class Conductor(EventEmitter):
         if threading.get_ident() == self._thread:
             function(*args)
             return
-        from concurrent.futures import Future  # noqa: PLC0415 - rarely used
+        from concurrent.futures import Future
 
         done: Future[None] = Future()
 
@@ -449,7 +452,7 @@ class Conductor(EventEmitter):
             try:
                 function(*args)
                 done.set_result(None)
-            except BaseException as error:  # noqa: BLE001 - raised again by the caller
+            except BaseException as error:
                 done.set_exception(error)
 
         self._soon(call)
@@ -481,14 +484,14 @@ def conduct(
 
 def _run_in_loop(main: Coroutine[Any, Any, Report]) -> Report:
     """Run a coroutine in a loop of its own; in a thread of its own where this one has a loop."""
-    import asyncio  # noqa: PLC0415 - see the module's docstring
+    import asyncio
 
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(main)
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - rarely used
+    from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1, "okanjo-conductor") as executor:
         return executor.submit(_run_in_loop, main).result()
@@ -496,7 +499,7 @@ def _run_in_loop(main: Coroutine[Any, Any, Report]) -> Report:
 
 def _loop_factory() -> Any:
     try:
-        import uvloop  # noqa: PLC0415 - optional
+        import uvloop
     except ImportError:
         return None
     return uvloop.new_event_loop
@@ -539,7 +542,7 @@ def _script_target(worker_type: str) -> Target:
     if script is None:
         message = f"no worker given, and there is no script to start a {worker_type!r} worker in"
         raise ConfigurationError(message)
-    return Target(script=os.path.abspath(script))
+    return Target(script=str(Path(script).absolute()))
 
 
 def _check_class(worker: type[Any]) -> None:
@@ -561,7 +564,7 @@ def _checked_limit(limit: int | None) -> int:
     return limit
 
 
-def _checked_env(env: Mapping[str, str]) -> dict[str, str]:
+def _checked_env(env: Mapping[Any, Any]) -> dict[str, str]:
     for name, value in env.items():
         if not (isinstance(name, str) and isinstance(value, str)):
             message = f"worker_env[{name!r}]={value!r}: names and values are strings"

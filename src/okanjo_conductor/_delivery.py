@@ -130,7 +130,9 @@ class ReportBuilder:
         if known is None and len(self._groups) >= MAX_FAILURE_GROUPS:
             self._report.failures_not_shown += 1
             return
-        count, keys, error = 0, (), f"{name.removeprefix('builtins.')}: {record.error}"
+        count = 0
+        keys: tuple[Key, ...] = ()
+        error = f"{name.removeprefix('builtins.')}: {record.error}"
         if known is not None:
             count, keys, error = known.count, known.keys, known.error
         if len(keys) < _KEYS_PER_GROUP:
@@ -218,9 +220,9 @@ class Reorderer:
         jobs = record.jobs if isinstance(record, JobsDone) else [record.job]
         for job, outcome in zip(jobs, outcomes_of(record), strict=True):
             self._waiting[job.id] = outcome
-        while (outcome := self._waiting.pop(self._next, None)) is not None:  # type: ignore[assignment]
+        while self._next in self._waiting:
+            yield self._waiting.pop(self._next)
             self._next += 1
-            yield outcome
 
     def rest(self) -> list[Outcome]:
         """Return what is left at the end: beyond jobs that were given back."""

@@ -38,7 +38,7 @@ class JobsQueue(Collection[Any]):
     see only the jobs that are known without reading an iterator.
     """
 
-    def __init__(self, source: Iterable[Any] | AsyncIterable[Any] = ()) -> None:
+    def __init__(self, source: Any = ()) -> None:
         self._front: deque[Any] = deque()
         """Given back by an abort."""
         self._sequence: Sequence[Any] = ()
@@ -165,10 +165,14 @@ class Intake:
         """Put jobs that were not started back in front."""
         self._queue._front.extendleft(job.payload for job in reversed(jobs))
 
-    async def close(self) -> None:
-        """Read no more."""
+    def stop(self) -> None:
+        """Read no more; what is being read goes back to the queue."""
         self._is_closed = True
         self._queue._on_append = None
+
+    async def close(self) -> None:
+        """Wait until nothing is being read."""
+        self.stop()
         if self._thread is not None:
             self._thread.stop()
         if self._task is not None:
@@ -251,9 +255,7 @@ class Intake:
             return list(ids)
         return [self._job_key(payload) for payload in payloads]
 
-    def _encoded(
-        self, ids: Iterable[int], keys: list[Key], payloads: list[Any]
-    ) -> Iterator[Job]:
+    def _encoded(self, ids: Iterable[int], keys: list[Key], payloads: list[Any]) -> Iterator[Job]:
         for number, key, payload in zip(ids, keys, payloads, strict=True):
             job = Job(JobId(number), key, payload, None)
             try:
@@ -301,7 +303,7 @@ class _ReadingThread:
             is_over = False
             try:
                 is_over = self._collect(jobs, count)
-            except BaseException as raised:  # noqa: BLE001 - the user's iterator may raise anything
+            except BaseException as raised:
                 error = raised
             self.is_reading = False
             self._report(jobs, error, is_over)

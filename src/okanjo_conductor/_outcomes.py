@@ -52,7 +52,7 @@ class Outcomes:
         def run() -> None:
             try:
                 self._run(self._start(buffer))
-            except BaseException as error:  # noqa: BLE001 - raised again by the consumer
+            except BaseException as error:
                 ends.append(error)
             buffer.end()
 

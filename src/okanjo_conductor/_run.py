@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
-from okanjo_conductor._core.records import JobFailed, JobRetried, JobsDone
+from okanjo_conductor._core.records import JobFailed, JobsDone
 from okanjo_conductor._core.state import ConductorState
 from okanjo_conductor._delivery import ReportBuilder, outcomes_of
 from okanjo_conductor._intake import Intake
@@ -52,7 +52,10 @@ _log = logging.getLogger("okanjo_conductor.conductor")
 class Owner(Protocol):
     """The conductor, as its run sees it."""
 
-    id: str
+    @property
+    def id(self) -> str:
+        """Unique id of the conductor."""
+        ...
 
     def _handle_message(self, worker_id: int, post: Message) -> Any:
         """Handle a custom message; a coroutine is awaited."""
@@ -160,7 +163,9 @@ class Run:
         if error is not None:
             raise error
         if self.intake.error is not None:
-            message = f"the source of jobs raised {type(self.intake.error).__name__}: {self.intake.error}"
+            message = (
+                f"the source of jobs raised {type(self.intake.error).__name__}: {self.intake.error}"
+            )
             raise IntakeError(message) from self.intake.error
 
     def _end(self) -> None:
@@ -234,7 +239,9 @@ class Run:
                 if owner._has_listeners("job_failed"):
                     owner._emit("job_failed", *outcomes_of(record))
             else:
-                owner._say("job %r will be executed again: %s", record.job.key, record.attempt.error)
+                owner._say(
+                    "job %r will be executed again: %s", record.job.key, record.attempt.error
+                )
                 owner._emit("job_retry", record.job.key, record.attempt)
         if self._buffer is not None and self._buffer.put(records):
             self._events.append(ev.DeliveryPaused())
@@ -332,6 +339,7 @@ class Run:
         self._owner._note_stats(command.report)
 
     def _end_run(self, command: do.EndRun) -> None:
+        self.intake.stop()
         if not self._over.done():
             self._over.set_result(command.error)
 
@@ -370,6 +378,9 @@ class Run:
         self, worker_id: int, ordinals: list[int], nanoseconds: list[int], results: list[Any]
     ) -> None:
         """A worker has written outcome records: pass on runs of done jobs, failures singly."""
+        if _NEEDS_A_LOOK.isdisjoint(map(type, results)):
+            self._post_done(worker_id, ordinals, nanoseconds, 0, results)
+            return
         begin = 0
         values: list[Any] = []
         for index, result in enumerate(results):
@@ -542,17 +553,13 @@ class Run:
             _log.error("the handler of command %r raised", post.cmd, exc_info=error)
         self.reply_error(worker_id, post.cmd, post.callback, error)
 
-    def reply_error(
-        self, worker_id: int, cmd: str, callback: str | None, error: Exception
-    ) -> None:
+    def reply_error(self, worker_id: int, cmd: str, callback: str | None, error: Exception) -> None:
         """Tell a worker that its request could not be answered."""
         if callback is not None and worker_id in self._links:
             packed = failures.pack(failures.take_apart(error))
             self._links[worker_id].send(msg.Post(cmd, callback, packed, _NOTHING))
 
-    def send_message(
-        self, worker_id: int, cmd: str, data: Any, callback: str | None
-    ) -> None:
+    def send_message(self, worker_id: int, cmd: str, data: Any, callback: str | None) -> None:
         """Send a custom message to a worker."""
         if worker_id not in self._links:
             raise WorkerGoneError(worker_id)
@@ -565,6 +572,8 @@ class Run:
             link.send(msg.Post(cmd, None, None, value))
 
 
+_NEEDS_A_LOOK = frozenset({bytes, tuple})
+"""Types of results that are not the values themselves: pickles and failures."""
 _NOTHING = Encoded(pickle.dumps(None), [])
 _CARRY_OUT: dict[type[Any], Callable[[Run, Any], None]] = {
     do.ReadJobs: Run._read_jobs,

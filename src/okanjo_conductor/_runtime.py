@@ -24,9 +24,10 @@ from collections import deque
 from contextlib import suppress
 from itertools import count
 from time import monotonic, perf_counter_ns
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from okanjo_conductor._io import assignment, cells
+from okanjo_conductor._io.leaving import leave_process
 from okanjo_conductor._io.worker_link import MAX_RECORD
 from okanjo_conductor._types import LATER, JobInfo, Key, Message
 from okanjo_conductor._wire import failures, records
@@ -53,7 +54,6 @@ from okanjo_conductor._wire.messages import (
 )
 from okanjo_conductor.errors import (
     ConductorStateError,
-    ConfigurationError,
     JobError,
     SerialisationError,
 )
@@ -80,19 +80,6 @@ _started: Runtime | None = None
 def has_run() -> bool:
     """Whether a worker was started in this process."""
     return _started is not None
-
-
-def construct(worker: Any, options: dict[str, Any]) -> ConductorWorker:
-    """Make the worker object of this process from a class or a function."""
-    from okanjo_conductor._worker import ConductorWorker, FunctionWorker  # noqa: PLC0415 - cycle
-
-    if isinstance(worker, type):
-        made = worker(**options)
-        if not isinstance(made, ConductorWorker):
-            message = f"{worker.__qualname__} is no ConductorWorker: subclass it"
-            raise ConfigurationError(message)
-        return made
-    return FunctionWorker(worker, **options)
 
 
 def start(worker: ConductorWorker) -> None:
@@ -186,6 +173,8 @@ class Runtime:
         """Error and value given to `complete_job` for the job at hand."""
         self._rung = 0
         """When the conductor was told last, on the clock of `_started`."""
+        self._told = 0
+        """Of how many outcomes the conductor was told then."""
         self._started = 0
         """When the job at hand was started."""
         self._declined: tuple[int, int] | None = None
@@ -210,14 +199,10 @@ class Runtime:
             self._emit("completed")
             link.send(Bye())
         except (_ConductorGone, BrokenPipeError, ConnectionResetError):
-            from okanjo_conductor._boot import leave_process  # noqa: PLC0415 - cycle
-
             leave_process(1)  # the conductor is gone
 
     def die(self, error: BaseException | str | None) -> NoReturn:
         """End this process at once, as a crash, after its last report."""
-        from okanjo_conductor._boot import leave_process  # noqa: PLC0415 - cycle
-
         if isinstance(error, BaseException):
             error = "".join(traceback.format_exception(error))
         with suppress(OSError, _ConductorGone):
@@ -260,9 +245,9 @@ class Runtime:
                 value = process_job(payload)
                 if self._completion is not None or value is LATER:
                     value = self._completed(value)
-                item = atom(value) if type(value) in atoms else _value_item(value)
+                item: _Item = atom(value) if type(value) in atoms else _value_item(value)
                 stats["jobs_done"] = stats.get("jobs_done", 0) + 1
-            except BaseException as error:  # noqa: BLE001 - SystemExit fails the job as well
+            except BaseException as error:
                 item = self._failure_item(error)
             now = clock()
             ordinal = first + self._index  # get_next_job may have moved on
@@ -276,9 +261,7 @@ class Runtime:
                 self._read_nowait()
         self._batch = None
 
-    def _publish_large(
-        self, ordinal: int, nanoseconds: int, item: bytes | Encoded | _LargeFailure
-    ) -> None:
+    def _publish_large(self, ordinal: int, nanoseconds: int, item: _Item) -> None:
         """Send an outcome that is too large for an atomic write."""
         is_failure = type(item) is _LargeFailure
         if isinstance(item, _LargeFailure):
@@ -319,7 +302,7 @@ class Runtime:
             return True
         try:
             return bool(job == self._payload)
-        except Exception:  # noqa: BLE001 - such as the truth value of an array
+        except Exception:
             return True
 
     def next_job(self) -> Any:
@@ -343,8 +326,8 @@ class Runtime:
     def _publish_completion(self, ordinal: int) -> None:
         try:
             value = self._completed(None)
-            item: Any = records.atom(value) if type(value) in ATOMS else _value_item(value)
-        except BaseException as error:  # noqa: BLE001 - as for any job
+            item: _Item = records.atom(value) if type(value) in ATOMS else _value_item(value)
+        except BaseException as error:
             item = self._failure_item(error)
         nanoseconds = perf_counter_ns() - self._started
         if type(item) is bytes and len(item) <= _RECORD_ROOM:
@@ -516,8 +499,11 @@ class Runtime:
         self._emit("stats", totals)
 
     def _ring(self) -> None:
-        self._link.send(Bell())
+        """Tell the conductor that there are outcomes, if it has not been told of all."""
         self._rung = perf_counter_ns()
+        if self._told != self._link.outcomes:
+            self._told = self._link.outcomes
+            self._link.send(Bell())
 
     def _send(self, message: AnyMessage) -> None:
         try:
@@ -551,7 +537,7 @@ class Runtime:
         }
         try:
             value = encode(entry)
-        except Exception:  # noqa: BLE001 - an `extra` that cannot be pickled
+        except Exception:
             value = encode({name: _plain(field) for name, field in entry.items()})
         self._link.send(Log(value))
 
@@ -574,6 +560,10 @@ class _LargeFailure:
         self.packed = packed
 
 
+_Item: TypeAlias = bytes | Encoded | _LargeFailure
+"""A result on its way: ready for a record, or too large for one."""
+
+
 class _ConductorGone(BaseException):
     """Nobody is left to work for. Not an `Exception`: no job may catch it."""
 
@@ -593,7 +583,7 @@ class _LinkHandler(logging.Handler):
                 record.exc_text = logging.Formatter().formatException(record.exc_info)
                 record.exc_info = None
             self._runtime.send_log(record)
-        except Exception:  # noqa: BLE001 - what logging does with errors of handlers
+        except Exception:
             self.handleError(record)
 
 
@@ -604,7 +594,7 @@ def _plain(field: Any) -> Any:
 def _unpickled(wire: Any) -> Any:
     try:
         return decode_payload(wire)
-    except BaseException as error:  # noqa: BLE001 - a class's __setstate__ may raise anything
+    except BaseException as error:
         message = f"the job's payload cannot be unpickled in the worker: {_said(error)}"
         raise SerialisationError(message) from error
 
@@ -612,7 +602,7 @@ def _unpickled(wire: Any) -> Any:
 def _value_item(value: Any) -> bytes | Encoded:
     try:
         encoded = encode_by_value(value)
-    except BaseException as error:  # noqa: BLE001 - a class's __reduce__ may raise anything
+    except BaseException as error:
         kind = type(value)
         message = (
             f"the value of this job, a {kind.__module__}.{kind.__qualname__}, cannot be pickled: "
@@ -634,5 +624,5 @@ def _decoded(message: Answer | Post) -> tuple[BaseException | None, Any]:
         return failures.rebuild(failures.unpack(message.error)), None
     try:
         return None, decode(message.value)
-    except Exception as error:  # noqa: BLE001 - a class's __setstate__ may raise anything
+    except Exception as error:
         return SerialisationError(f"data from the conductor cannot be unpickled: {error}"), None

@@ -342,11 +342,11 @@ _SHOWN_EXITS = 10
 
 def _report_lines(report: Report) -> list[str]:
     states = ", ".join(f"{count:,} {state}" for state, count in report.counts.items() if count)
+    pace = f"{report.seconds:.2f} s, {report.jobs_per_second:,.1f} jobs/s"
+    workers = f"{report.workers_started} workers started, {report.workers_lost} lost"
     lines = [
         f"{report.jobs:,} jobs: {states or 'none'}",
-        f"{report.seconds:.2f} s, {report.jobs_per_second:,.1f} jobs/s, "
-        f"{report.workers_started} workers started, {report.workers_lost} lost, "
-        f"{report.retries} retries",
+        f"{pace}, {workers}, {report.retries} retries",
     ]
     if report.unstarted:
         lines.append(f"{report.unstarted:,} jobs not started: they are back in jobs_queue")

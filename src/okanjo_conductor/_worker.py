@@ -90,8 +90,9 @@ class ConductorWorker(EventEmitter):
         return self._runtime.job_at_hand() if self._runtime else None
 
     def start(self) -> None:
-        """Work until the conductor has no more jobs. Called for you, unless the script is run
-        again in its worker processes (see `is_worker`).
+        """Work until the conductor has no more jobs.
+
+        Called for you, unless the script is run again in its worker processes (see `is_worker`).
 
         Raises:
             ConductorStateError: this process was not started by a conductor.
@@ -225,4 +226,4 @@ class FunctionWorker(ConductorWorker):
 
     def __init__(self, function: Callable[[Any], Any], **options: Any) -> None:
         super().__init__(**options)
-        self.process_job = function  # type: ignore[method-assign]  # no extra call per job
+        self.process_job = function  # type: ignore[method-assign,assignment]  # no extra call per job

@@ -234,7 +234,7 @@ def test_a_job_that_waits_behind_another_goes_to_an_idle_worker():
     scene.get_ready(1)
     scene.executing(1)
     scene.answers_recalls_at_once = False
-    assert scene.ready(scene.worker(2)) == [do.RecallJobs(worker_id=1)]
+    assert scene.ready(scene.worker(2)) == [do.RecallJobs(worker_id=1, last=2)]
     (hand_out,) = of(do.HandOut, scene.answer_recall(scene.worker(1)))
     assert (hand_out.worker_id, ids(hand_out.jobs)) == (2, [1])
     scene.end()
@@ -267,7 +267,7 @@ def test_nothing_is_recalled_for_a_worker_whose_own_recall_is_not_answered():
     scene.add_by_hand(2)
     assert of(do.RecallJobs, scene.answer_intake()) == []
     assert [scene.state._ledger.held_by(n) for n in (1, 2)] == [0, 2]
-    assert of(do.RecallJobs, scene.answer_recall(first)) == [do.RecallJobs(worker_id=2)]
+    assert of(do.RecallJobs, scene.answer_recall(first)) == [do.RecallJobs(worker_id=2, last=2)]
     scene.end()
 
 
@@ -483,7 +483,7 @@ def test_a_worker_that_crashes_at_the_end_is_announced_and_not_replaced():
 def test_an_abort_stops_then_terminates_then_kills():
     scene = running(3)
     scene.executing(1)
-    assert scene.abort() == [do.RecallJobs(worker_id=1), do.StopWorker(worker_id=1)]
+    assert scene.abort() == [do.RecallJobs(worker_id=1, last=2), do.StopWorker(worker_id=1)]
     assert scene.pass_time(GRACE) == [do.TerminateWorker(worker_id=1)]
     assert scene.pass_time(GRACE) == [do.KillWorker(worker_id=1)]
     assert scene.abort() == [], "the second abort adds nothing"
@@ -542,7 +542,7 @@ def test_an_abort_does_not_recall_twice():
     scene.get_ready(1)
     scene.answers_recalls_at_once = False
     scene.get_ready(2)
-    assert of(do.RecallJobs, scene.abort()) == [do.RecallJobs(worker_id=2)]
+    assert of(do.RecallJobs, scene.abort()) == [do.RecallJobs(worker_id=2, last=0)]
     scene.end()
 
 
@@ -674,3 +674,10 @@ def test_every_event_has_a_handler_and_every_record_a_type():
     assert set(_HANDLERS) == set(ev.Event.__args__)
     assert set(World._CARRY_OUT) == set(do.Command.__args__)
     assert set(rec.Record.__args__) == {rec.JobsDone, rec.JobFailed, rec.JobRetried}
+
+
+def test_a_run_is_busy_while_a_worker_holds_a_job():
+    scene = running(0)
+    assert not scene.state.is_busy
+    scene = running(1)
+    assert scene.state.is_busy

@@ -12,10 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadJobs:
-    """Read up to `count` jobs from the source.
-
-    Answered once, by `JobsAccepted` or `IntakeEnded`.
-    """
+    """Read up to `count` jobs. Answered once, by `JobsAccepted` or `IntakeEnded`."""
 
     count: int
 

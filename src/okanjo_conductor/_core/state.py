@@ -15,7 +15,7 @@ The run goes through `Phase`s in one direction only::
                └──────► ABORTING ────┘
 """
 
-# ruff: noqa: SLF001 - _HANDLERS, at the end, names the methods of the class above it
+
 
 from __future__ import annotations
 

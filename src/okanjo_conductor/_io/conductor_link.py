@@ -151,7 +151,7 @@ class ConductorLink:
             columns = records.unpack(room[:count])
             if self._stash[0]:
                 for stashed, column in zip(self._stash, columns, strict=True):
-                    stashed += column
+                    stashed.extend(column)
             else:
                 self._stash = columns
 

@@ -9,10 +9,8 @@ from pathlib import Path
 
 def usable_cpus(cgroup_root: Path = Path("/sys/fs/cgroup")) -> int:
     """Count the CPUs of the affinity mask, or fewer if a cgroup's quota allows fewer."""
-    if hasattr(os, "sched_getaffinity"):
-        cpus = len(os.sched_getaffinity(0))
-    else:
-        cpus = os.cpu_count() or 1
+    has_mask = hasattr(os, "sched_getaffinity")
+    cpus = len(os.sched_getaffinity(0)) if has_mask else os.cpu_count() or 1
     quota = _quota(cgroup_root)
     return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
 

@@ -15,7 +15,6 @@ import signal
 import threading
 from contextlib import suppress
 
-
 _write_ends: set[int] = set()
 """Of this process. A forked child must not keep them open, or nobody would see us die."""
 

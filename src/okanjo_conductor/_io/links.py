@@ -84,7 +84,7 @@ def make(deadman: int) -> tuple[ConductorEnds, WorkerEnds]:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
         for descriptor in (results[0], results[1], stdout[0], stderr[0]):
             os.set_blocking(descriptor, False)
-        ours.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        ours.setblocking(False)
         view = cells.map_page(page)
         undo.pop_all()
     return (

@@ -34,8 +34,8 @@ class WorkerLink:
         self._connection = Connection()
         self._sending = threading.Lock()
         self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)  # noqa: FBT003 - the standard library's signature
-        os.set_blocking(self._wake_write, False)  # noqa: FBT003 - as above
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self._poll.register(self._wake_read, select.POLLIN)

@@ -19,9 +19,12 @@ import io
 import pickle
 import sys
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._wire.codec import Encoded, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _MAIN = "__main__"
 _MAIN_BYTES = _MAIN.encode()
@@ -29,8 +32,8 @@ _MAIN_BYTES = _MAIN.encode()
 
 def is_importable(obj: Any) -> bool:
     """Whether another process could find a class or function by its module and name."""
-    module, path = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
-    if module is None or path is None or module == _MAIN or "<locals>" in path or "<lambda>" in path:
+    module, path = getattr(obj, "__module__", None), getattr(obj, "__qualname__", "<nameless>")
+    if module is None or module == _MAIN or "<" in path:  # <locals>, <lambda>
         return False
     if not _has_spec(module):
         return False
@@ -54,7 +57,7 @@ def names_in_main(value: Any) -> set[str]:
 
 def define(name: str) -> bytes:
     """Pickle one object of this process's ``__main__`` by value."""
-    import cloudpickle  # noqa: PLC0415 - only scripts need it
+    import cloudpickle  # only scripts need it
 
     return bytes(cloudpickle.dumps(getattr(sys.modules[_MAIN], name), protocol=5))
 
@@ -64,7 +67,7 @@ def encode_worker(worker: Any) -> bytes:
 
     A module that was loaded in a way no other process can repeat is taken along as well.
     """
-    import cloudpickle  # noqa: PLC0415 - only for workers that cannot be imported
+    import cloudpickle  # only for workers that cannot be imported
 
     module = sys.modules.get(getattr(worker, "__module__", None) or "")
     is_stray = module is not None and module.__name__ != _MAIN and not _has_spec(module.__name__)
@@ -89,7 +92,7 @@ def encode_by_value(value: Any) -> Encoded:
     try:
         return encode(value)
     except (pickle.PicklingError, AttributeError, TypeError):
-        import cloudpickle  # noqa: PLC0415 - rarely needed
+        import cloudpickle  # rarely needed
 
         return Encoded(bytes(cloudpickle.dumps(value, protocol=5)), [])
 
@@ -97,22 +100,27 @@ def encode_by_value(value: Any) -> Encoded:
 def share_main(worker: Any) -> None:
     """Make what came along with a worker sent by value findable in this ``__main__``.
 
-    The globals its code uses came with it; instances of classes among them can then be pickled by
-    reference, as on the conductor's side.
+    The globals its code uses came with it, as did the classes it inherits from; instances of
+    classes among them can then be pickled by reference, as on the conductor's side.
     """
     main = sys.modules[_MAIN].__dict__
-    for name, obj in _globals_of(worker).items():
-        if getattr(obj, "__module__", None) == _MAIN and isinstance(obj, type | FunctionType):
+    for name, obj in _came_with(worker):
+        if isinstance(obj, type | FunctionType) and obj.__module__ == _MAIN:
             main.setdefault(name, obj)
-    if worker.__module__ == _MAIN:
-        main.setdefault(worker.__name__, worker)
 
 
-def _globals_of(worker: Any) -> dict[str, Any]:
-    if isinstance(worker, FunctionType):
-        return worker.__globals__
-    functions = (f for f in vars(worker).values() if isinstance(f, FunctionType))
-    return {name: obj for f in functions for name, obj in f.__globals__.items()}
+def _came_with(worker: Any) -> Iterator[tuple[str, Any]]:
+    owner = getattr(worker, "__self__", worker)  # a bound method brings its object along
+    if isinstance(owner, FunctionType):
+        yield owner.__name__, owner
+        yield from owner.__globals__.items()
+        return
+    for kind in (owner if isinstance(owner, type) else type(owner)).__mro__:
+        yield kind.__name__, kind
+        for member in vars(kind).values():
+            function = getattr(member, "__func__", member)  # inside static and class methods
+            if isinstance(function, FunctionType):
+                yield from function.__globals__.items()
 
 
 class _MainPickler(pickle.Pickler):

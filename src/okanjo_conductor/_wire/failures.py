@@ -61,7 +61,8 @@ def rebuild(failure: Failure) -> Exception:
     error = _unpickled(failure.pickled)
     if error is None:
         error = RemoteError(failure.type_name, failure.message)
-    error.__cause__ = RemoteTraceback(failure.traceback)
+    # The class may forbid assignments, as a frozen dataclass does.
+    BaseException.__setattr__(error, "__cause__", RemoteTraceback(failure.traceback))
     return error
 
 
@@ -70,7 +71,7 @@ def _unpickled(blob: bytes | None) -> Exception | None:
         return None
     try:
         error = pickle.loads(blob)
-    except (Exception, SystemExit):  # a class's own __reduce__ may raise anything
+    except (Exception, SystemExit):
         return None
     return error if isinstance(error, Exception) else None
 
@@ -78,21 +79,23 @@ def _unpickled(blob: bytes | None) -> Exception | None:
 def _pickled(error: BaseException) -> bytes | None:
     try:
         return pickle.dumps(error, 5)
-    except (Exception, SystemExit):  # as above
+    except (Exception, SystemExit):
         return None
 
 
 def _formatted(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
-    except Exception as broken:  # noqa: BLE001 - an exception whose __str__ or __cause__ raises
-        return f"{_qualified_name(type(error))} (its traceback cannot be formatted: {broken!r})"
+    except (Exception, SystemExit) as broken:
+        why = _qualified_name(type(broken))
+        return f"{_qualified_name(type(error))} (its traceback cannot be formatted: {why})"
 
 
 def _text(error: BaseException) -> str:
     try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - as above
+        # A __str__ may return an instance of a subclass of str, which cannot be marshalled.
+        return str.__str__(str(error))
+    except (Exception, SystemExit):
         return "(its message cannot be shown)"
 
 
@@ -104,6 +107,7 @@ def _qualified_name(kind: type) -> str:
 def _innermost_place(trace: TracebackType | None) -> str:
     place = ""
     for frame, line in traceback.walk_tb(trace):
-        if frame.f_globals.get("__name__", "").split(".", 1)[0] != _PACKAGE:
+        # Code run by exec() names its module as it likes, or not at all.
+        if str(frame.f_globals.get("__name__")).split(".", 1)[0] != _PACKAGE:
             place = f"{frame.f_code.co_filename}:{line} in {frame.f_code.co_qualname}"
     return place

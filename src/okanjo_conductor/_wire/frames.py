@@ -75,11 +75,6 @@ class FrameReader:
         self._filled = 0
         self._large: _LargeFrame | None = None
 
-    @property
-    def is_inside_frame(self) -> bool:
-        """Whether the bytes so far end in the middle of a frame."""
-        return self._filled > 0 or self._large is not None
-
     def room(self) -> memoryview:
         """Where the next bytes of the stream belong. Never empty."""
         return self._large.room() if self._large else self._view[self._filled :]
@@ -108,6 +103,10 @@ class FrameReader:
         view, filled = self._view, self._filled
         if filled - start < _HEADER.size:
             return None
+        kind: int
+        outcomes: int
+        length: int
+        buffer_count: int
         kind, buffer_count, outcomes, length = _HEADER.unpack_from(view, start)
         if buffer_count > MAX_BUFFERS or length > _MAX_LENGTH:
             message = f"a frame of kind {kind} claims {buffer_count} buffers and {length} bytes"
@@ -116,8 +115,11 @@ class FrameReader:
         if filled < at:
             return None
         sizes = struct.unpack_from(f"<{buffer_count}Q", view, start + _HEADER.size)
-        end = at + length + sum(sizes)
+        end: int = at + length + sum(sizes)
         if end > filled:
+            if end - start > _MAX_LENGTH:
+                message = f"a frame of kind {kind} claims {end - start} bytes"
+                raise ProtocolError(message)
             if end - start > _ROOM:
                 self._large = _LargeFrame(kind, outcomes, length, sizes)
                 self._large.copy_in(view[at:filled])

@@ -174,8 +174,10 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The reply to `LookUp` (a list of ``(value,)``, or None where a key is missing) or
-    `SetLookup`."""
+    """The reply to `LookUp` or `SetLookup`.
+
+    To the former, `value` is a list of ``(value,)``, or of None where a key is missing.
+    """
 
     KIND: ClassVar[int] = 36
     request: int

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _LONG1_8 = b"\x8a\x08"
-_PROLOGUE = b"\x80\x05](" 
+_PROLOGUE = b"\x80\x05]("
 _EPILOGUE = b"e."
 _HEAD = struct.Struct("<2sq2sq").pack
 _BYTES_HEAD: Callable[[bytes, int], bytes] = struct.Struct("<cI").pack
@@ -73,11 +73,11 @@ def unpack(chunk: bytes | bytearray | memoryview) -> tuple[list[int], list[int],
     """
     try:
         items = pickle.loads(b"".join((_PROLOGUE, chunk, _EPILOGUE)))
-        columns = items[0::3], items[1::3], items[2::3]
     except Exception as error:
         message = f"{len(chunk)} bytes in a result pipe are no outcome records: {error}"
         raise ProtocolError(message) from error
-    if len(items) % 3:
-        message = f"a result pipe ends inside a record: {len(items)} items"
+    # A record cut short may swallow the epilogue's first byte; then its last item comes out alone.
+    if type(items) is not list or len(items) % 3:
+        message = f"{len(chunk)} bytes in a result pipe end inside a record"
         raise ProtocolError(message)
-    return columns
+    return items[0::3], items[1::3], items[2::3]

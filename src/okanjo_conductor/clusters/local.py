@@ -391,7 +391,7 @@ def _poll_exit(loop: asyncio.AbstractEventLoop, popen: subprocess.Popen[bytes], 
             then()
 
     look()
-    return lambda: [handle.cancel() for handle in timer]
+    return lambda: timer.pop().cancel() if timer else None
 
 
 def _read_status(status: int) -> tuple[int | None, str | None]:

@@ -1,0 +1,104 @@
+"""The package as it presents itself: its names, its weight, its promises in print."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import okanjo_conductor
+
+ROOT = Path(__file__).parents[2]
+PUBLIC = {
+    "LATER",
+    "Attempt",
+    "Cause",
+    "Conductor",
+    "ConductorWorker",
+    "FailureGroup",
+    "JobInfo",
+    "JobState",
+    "Message",
+    "Outcome",
+    "Report",
+    "Retry",
+    "StatsAggregate",
+    "StatsReport",
+    "WorkerExit",
+    "WorkerStats",
+    "__version__",
+    "conduct",
+    "errors",
+    "exponential",
+    "is_worker",
+}
+
+
+def loaded_by(code: str) -> set[str]:
+    """Name the modules that a fresh interpreter loads for this code, beyond its own."""
+    script = (
+        "import sys; before = set(sys.modules); "
+        f"{code}; "
+        "import json; print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return set(json.loads(done.stdout))
+
+
+def test_the_public_names_are_these():
+    assert set(okanjo_conductor.__all__) == PUBLIC
+    assert set(dir(okanjo_conductor)) == PUBLIC
+    for name in PUBLIC:
+        assert getattr(okanjo_conductor, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    assert not hasattr(okanjo_conductor, "Manager")
+
+
+def test_importing_the_names_loads_nothing_third_party_but_pyee():
+    modules = loaded_by("from okanjo_conductor import Conductor, ConductorWorker, conduct, Retry")
+    third_party = {
+        name.split(".")[0] for name in modules if name.split(".")[0] not in sys.stdlib_module_names
+    }
+    assert third_party - {"__future__"} == {"okanjo_conductor", "pyee", "typing_extensions"} & (
+        third_party
+    )
+    assert "pyee" in third_party
+
+
+def test_importing_the_names_loads_no_asyncio():
+    modules = loaded_by("from okanjo_conductor import Conductor, ConductorWorker, conduct")
+    assert not {"asyncio", "cloudpickle", "multiprocessing"} & modules
+
+
+def test_a_worker_process_loads_no_asyncio():
+    script = (
+        "import sys\n"
+        "from okanjo_conductor import conduct\n"
+        "print(list(conduct(lambda _: 'asyncio' in sys.modules, [0], worker_limit=1)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[False]\n"
+
+
+def test_every_error_stands_in_the_tree_of_the_errors_module():
+    tree = okanjo_conductor.errors.__doc__ or ""
+    missing = {
+        name
+        for name in okanjo_conductor.errors.__all__
+        if name not in tree and name != "RemoteTraceback"
+    }
+    assert not missing
+
+
+def test_architecture_names_every_module():
+    page = (ROOT / "ARCHITECTURE.md").read_text()
+    package = ROOT / "src" / "okanjo_conductor"
+    modules = {path.stem for path in package.glob("_[a-z]*.py")}
+    assert not {name for name in modules if name not in page}

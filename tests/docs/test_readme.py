@@ -1,0 +1,56 @@
+"""The README and the examples do what they say."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+
+
+def run(*command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", *command],
+        cwd=cwd,
+        env={**os.environ, **env},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_each_python_block_of_the_readme_runs(block, tmp_path):
+    (tmp_path / "block.py").write_text(block)
+    done = run("block.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_squares_prints_what_the_node_example_prints(tmp_path):
+    done = run(str(ROOT / "examples" / "squares.py"), cwd=tmp_path, SQUARES_SECONDS="0.01")
+    assert done.returncode == 0, done.stderr
+    *squares, last = done.stdout.splitlines()
+    assert last == "All jobs finished processing"
+    expected = {f"Job {n} => the square is {n * n}" for n in range(10)}
+    assert {line.split(", ", 1)[1] for line in squares} == expected
+    assert {line.split(",", 1)[0] for line in squares} == {"Worker 1", "Worker 2"}
+
+
+def test_the_census_loses_nothing_though_it_kills_a_worker(tmp_path):
+    done = run(
+        str(ROOT / "examples" / "census.py"), "--limit", "120", "--workers", "2", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "killing worker" in done.stdout + done.stderr
+    assert "120 files, 120 outcomes, of 120 different files" in done.stdout
+    rows = [json.loads(line) for line in (tmp_path / "census.jsonl").read_text().splitlines()]
+    assert len(rows) <= 120

@@ -1,0 +1,104 @@
+"""Messages to draw, and a stream to push them through in pieces."""
+
+from __future__ import annotations
+
+import random
+from itertools import chain, cycle
+from typing import TYPE_CHECKING
+
+from hypothesis import strategies as st
+
+from okanjo_conductor._wire import messages as m
+from okanjo_conductor._wire.codec import Encoded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from okanjo_conductor._wire.connection import Connection
+
+# Noise, so that bytes in the wrong place are noticed; slices of it, so that drawing stays cheap.
+_NOISE = random.Random(0).randbytes(1 << 18)
+
+numbers = st.integers(-(1 << 70), 1 << 70)
+texts = st.text(st.characters(), max_size=20)  # lone surrogates included
+atoms = st.none() | st.booleans() | numbers | st.floats(allow_nan=False) | texts
+short_bytes = st.binary(max_size=50)
+
+
+def noise(least: int, most: int) -> st.SearchStrategy[bytes]:
+    """Draw bytes of a length within bounds."""
+    return st.builds(
+        lambda start, size: _NOISE[start : start + size],
+        st.integers(0, len(_NOISE) - most),
+        st.integers(least, most),
+    )
+
+
+def messages_with(values: st.SearchStrategy[Encoded]) -> dict[type, st.SearchStrategy]:
+    """Give a strategy for every type of message, with such values."""
+    errors = st.none() | short_bytes
+    callbacks = st.none() | texts
+    attempts = st.lists(st.tuples(numbers, numbers), max_size=3)
+    wires = st.lists(atoms | short_bytes, max_size=5)
+    return {
+        m.Ready: st.builds(m.Ready),
+        m.Bell: st.builds(m.Bell),
+        m.LargeOutcome: st.builds(m.LargeOutcome, numbers, numbers, st.booleans(), values),
+        m.Declined: st.builds(m.Declined, numbers, numbers),
+        m.Ask: st.builds(m.Ask, texts, callbacks, values),
+        m.LookUp: st.builds(m.LookUp, numbers, texts, values),
+        m.SetLookup: st.builds(m.SetLookup, numbers, texts, values),
+        m.Stats: st.builds(
+            m.Stats,
+            st.dictionaries(texts, atoms, max_size=4),
+            st.floats(allow_nan=False),
+        ),
+        m.Log: st.builds(m.Log, values),
+        m.LastWords: st.builds(m.LastWords, texts),
+        m.Bye: st.builds(m.Bye),
+        m.Jobs: st.builds(m.Jobs, numbers, wires, short_bytes, attempts),
+        m.LargeJob: st.builds(m.LargeJob, numbers, short_bytes, numbers, values),
+        m.Define: st.builds(m.Define, texts, short_bytes),
+        m.Post: st.builds(m.Post, texts, callbacks, errors, values),
+        m.Answer: st.builds(m.Answer, numbers, errors, values),
+        m.Stop: st.builds(m.Stop),
+    }
+
+
+_small_values = st.builds(Encoded, short_bytes, st.lists(noise(0, 100), max_size=3))
+_large_values = st.builds(Encoded, noise(0, 100_000), st.lists(noise(0, 100_000), max_size=4))
+
+by_type = messages_with(_small_values)
+small_messages = st.one_of(*by_type.values())
+large_messages = st.one_of(
+    st.builds(m.LargeJob, numbers, short_bytes, numbers, _large_values),
+    st.builds(m.LargeOutcome, numbers, numbers, st.booleans(), _large_values),
+    st.builds(m.Define, texts, noise(50_000, 150_000)),  # large without a buffer
+)
+outcome_counts = st.integers(0, (1 << 64) - 1)
+
+
+def stream_of(connection: Connection) -> bytes:
+    """Take everything that a connection wants written."""
+    written = bytearray()
+    while connection.outbox:
+        views = connection.outbox.views()
+        for view in views:
+            written += view
+        connection.outbox.sent(sum(map(len, views)))
+    return bytes(written)
+
+
+def receive(connection: Connection, stream: bytes, sizes: Iterable[int]) -> list:
+    """Give a stream to a connection in pieces of at most these sizes, the last one repeated."""
+    first = list(sizes)
+    left, got = memoryview(stream), []
+    for size in chain(first, cycle(first[-1:] or [1 << 20])):
+        if not left:
+            return got
+        room = connection.room()
+        piece = left[: min(size, len(room))]
+        room[: len(piece)] = piece
+        got.extend(connection.received(len(piece)))
+        left = left[len(piece) :]
+    raise AssertionError

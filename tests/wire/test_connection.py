@@ -1,0 +1,110 @@
+"""Any messages, cut anywhere, arrive whole and in order."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from okanjo_conductor._wire.codec import Encoded
+from okanjo_conductor._wire.connection import Connection
+from okanjo_conductor._wire.messages import Bell, Define, LargeJob
+
+from .streams import (
+    large_messages,
+    outcome_counts,
+    receive,
+    small_messages,
+    stream_of,
+)
+
+small_batches = st.lists(st.tuples(outcome_counts, small_messages), max_size=8)
+mixed_batches = st.lists(st.tuples(outcome_counts, small_messages | large_messages), max_size=6)
+
+
+def stream_with(batch) -> bytes:
+    sender = Connection()
+    for outcomes, message in batch:
+        sender.send(message, outcomes)
+    return stream_of(sender)
+
+
+@settings(max_examples=50)
+@given(small_batches, st.lists(st.integers(1, 200), max_size=30))
+def test_any_split_of_small_messages_decodes_to_the_same_messages(batch, sizes):
+    assert receive(Connection(), stream_with(batch), sizes) == batch
+
+
+@settings(max_examples=50)
+@given(small_batches)
+def test_messages_that_arrive_byte_by_byte_are_the_same(batch):
+    assert receive(Connection(), stream_with(batch), [1]) == batch
+
+
+@settings(max_examples=40)
+@given(
+    mixed_batches,
+    st.lists(st.integers(1, 60) | st.integers(1, 100_000), max_size=30),
+    st.integers(1000, 1 << 20),
+)
+def test_any_split_of_large_messages_decodes_to_the_same_messages(batch, sizes, size):
+    assert receive(Connection(), stream_with(batch), [*sizes, size]) == batch
+
+
+@settings(max_examples=50)
+@given(small_batches, st.lists(st.integers(0, 300), max_size=30))
+def test_partial_writes_of_any_sizes_give_the_same_bytes(batch, sizes):
+    assert written_in_parts(batch, sizes) == stream_with(batch)
+
+
+@settings(max_examples=40)
+@given(mixed_batches, st.lists(st.integers(0, 150_000), max_size=30))
+def test_partial_writes_of_large_messages_give_the_same_bytes(batch, sizes):
+    assert written_in_parts(batch, sizes) == stream_with(batch)
+
+
+def written_in_parts(batch, sizes) -> bytes:
+    """Send a batch through an outbox that is emptied a part at a time, between the messages too."""
+    sender, written, sizes = Connection(), bytearray(), iter(sizes)
+
+    def write(size: int) -> None:
+        offered = b"".join(sender.outbox.views())
+        written.extend(offered[:size])
+        sender.outbox.sent(min(size, len(offered)))
+
+    for outcomes, message in batch:
+        sender.send(message, outcomes)
+        write(next(sizes, 0))
+    for size in sizes:
+        write(size)
+    return bytes(written) + stream_of(sender)
+
+
+@pytest.mark.parametrize("missing", [-1, 0, 1])
+def test_a_frame_about_as_large_as_the_reader_arrives(missing):
+    frame_size = len(Connection().room())
+    overhead = len(stream_with([(0, Define("name", b""))]))
+    batch = [(0, Define("name", b"x" * (frame_size - overhead - missing))), (7, Bell())]
+    assert receive(Connection(), stream_with(batch), []) == batch
+
+
+def test_large_buffers_arrive_in_memory_of_their_own():
+    batch = [(0, LargeJob(1, b"", 1, Encoded(b"pickle", [b"a" * 70_000, b"", b"b" * 80_000])))]
+    [(_, job)] = receive(Connection(), stream_with(batch), [])
+    assert [type(buffer) for buffer in job.value.buffers] == [bytearray] * 3
+
+
+def test_one_write_never_gets_more_segments_than_the_kernel_takes():
+    sender = Connection()
+    for _ in range(1000):
+        sender.send(Bell())
+    assert len(sender.outbox.views()) == 256
+
+
+def test_an_outbox_that_forgets_everything_is_empty():
+    sender = Connection()
+    sender.send(Bell())
+    assert sender.outbox
+    sender.outbox.clear()
+    assert not sender.outbox
+    assert sender.outbox.views() == []
