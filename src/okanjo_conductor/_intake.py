@@ -267,7 +267,7 @@ class Intake:
                     self.main_names |= names_in_main(payload)
             except KeyboardInterrupt:
                 raise  # more likely the user's than the payload's
-            except BaseException as error:  # noqa: BLE001 - a class's __reduce__ may raise anything
+            except BaseException as error:  # a class's __reduce__ may raise anything
                 self._post(ev.JobRefused(job=job, error=_refusal(key, payload, error)))
             else:
                 yield job

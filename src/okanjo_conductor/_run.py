@@ -635,7 +635,7 @@ def _decoded(encoded: Encoded) -> tuple[Any, SerialisationError | None]:
         return decode(encoded), None
     except KeyboardInterrupt:
         raise  # more likely the user's than the value's
-    except BaseException as error:  # noqa: BLE001 - a class's __setstate__ may raise anything
+    except BaseException as error:  # a class's __setstate__ may raise anything
         message = (
             "the value of this job cannot be unpickled in the conductor: "
             f"{type(error).__name__}: {error}"

@@ -15,8 +15,6 @@ The run goes through `Phase`s in one direction only::
                └──────► ABORTING ────┘
 """
 
-
-
 from __future__ import annotations
 
 from dataclasses import dataclass, field
