@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from queue import SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from okanjo_conductor._core import events as ev
 from okanjo_conductor._core.jobs import Job
 from okanjo_conductor._types import JobId, Key
 from okanjo_conductor._wire.byvalue import mentions_main, names_in_main
-from okanjo_conductor._wire.codec import ATOMS, Encoded, encode_payload
+from okanjo_conductor._wire.codec import ATOMS, Encoded, encode, encode_payload
 from okanjo_conductor.errors import ConfigurationError, SerialisationError
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ class Intake:
             self._queue._front.extendleft(reversed(payloads))
             self._break(error)
             return
-        if all(map(ATOMS.__contains__, map(type, payloads))):
+        if all(map(ATOMS.__contains__, map(type, chain(payloads, keys)))):
             jobs = list(map(Job, ids, keys, payloads, payloads))  # type: ignore[arg-type]  # ids are ints
         else:
             jobs = list(self._encoded(ids, keys, payloads))
@@ -237,11 +237,15 @@ class Intake:
         for number, key, payload in zip(ids, keys, payloads, strict=True):
             job = Job(JobId(number), key, payload, None)
             try:
+                if type(key) not in ATOMS:
+                    encode(key)  # it travels too, and must not spoil a whole hand-out
                 job.wire = wire = encode_payload(payload)
                 blob = wire.blob if type(wire) is Encoded else wire
                 if isinstance(blob, bytes | bytearray) and mentions_main(blob):
                     self.main_names |= names_in_main(payload)
-            except (Exception, SystemExit) as error:
+            except KeyboardInterrupt:
+                raise  # more likely the user's than the payload's
+            except BaseException as error:  # a class's __reduce__ may raise anything
                 self._post(ev.JobRefused(job=job, error=_refusal(key, payload, error)))
             else:
                 yield job

@@ -109,6 +109,8 @@ class Run:
         self._links: dict[int, ConductorLink] = {}
         self._ends: dict[int, links.ConductorEnds] = {}
         self._last_words: dict[int, str] = {}
+        self._farewells: set[int] = set()
+        """Workers that have said that they leave."""
         self._scratch = memoryview(bytearray(_PIPE_ROOM))
         self._definitions: list[msg.Define] = []
         """Objects of ``__main__`` that payloads need, in the order in which they came up."""
@@ -359,11 +361,15 @@ class Run:
         self, worker_id: int, code: int | None, signal: str | None, detail: str
     ) -> None:
         """A worker's process is gone."""
-        link = self._links.pop(worker_id, None)
+        link = self._links.get(worker_id)
         claimed = None
         if link is not None:
             claimed = cells.last_started(link.cells)
-            link.finish()
+            link.finish()  # the core may answer its last outcomes with a hand-out: still a link
+            del self._links[worker_id]
+        if code is None and signal is None and worker_id in self._farewells:
+            code = 0  # its status went with the template that had forked it
+        self._farewells.discard(worker_id)
         self.post(
             ev.WorkerExited(
                 worker_id=WorkerId(worker_id),
@@ -485,8 +491,11 @@ class Run:
     def _on_last_words(self, worker_id: int, message: msg.LastWords) -> None:
         self._last_words[worker_id] = message.text
 
+    def _on_bye(self, worker_id: int, _message: msg.Bye) -> None:
+        self._farewells.add(worker_id)
+
     def _on_nothing(self, worker_id: int, message: AnyMessage) -> None:
-        """A bell, whose outcomes are applied by now, or a farewell, which the exit will prove."""
+        """A bell, whose outcomes are applied by now."""
 
     # Lookups
 
@@ -596,7 +605,7 @@ _ON_MESSAGE: dict[type[Any], Callable[[Run, int, Any], None]] = {
     msg.Stats: Run._on_stats,
     msg.Log: Run._on_log,
     msg.LastWords: Run._on_last_words,
-    msg.Bye: Run._on_nothing,
+    msg.Bye: Run._on_bye,
 }
 
 
@@ -630,7 +639,9 @@ def _job_messages(command: do.HandOut) -> list[msg.Jobs | msg.LargeJob]:
 def _decoded(encoded: Encoded) -> tuple[Any, SerialisationError | None]:
     try:
         return decode(encoded), None
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise  # more likely the user's than the value's
+    except BaseException as error:  # a class's __setstate__ may raise anything
         message = (
             "the value of this job cannot be unpickled in the conductor: "
             f"{type(error).__name__}: {error}"

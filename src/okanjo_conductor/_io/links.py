@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, fields
 
 from okanjo_conductor._io import cells
@@ -70,14 +70,15 @@ def make(deadman: int) -> tuple[ConductorEnds, WorkerEnds]:
     Raises:
         OSError: out of descriptors; nothing is left open.
     """
-    opened: list[int] = []
-    try:
+    with ExitStack() as undo:
         ours, theirs = socket.socketpair()
-        opened += [ours.fileno(), theirs.fileno()]
-        results = _pipe(opened)
-        stdout, stderr = _pipe(opened), _pipe(opened)
+        # A socket closes itself: closed by its number, it would later close somebody else's.
+        undo.callback(ours.close)
+        undo.callback(theirs.close)
+        results = _pipe(undo)
+        stdout, stderr = _pipe(undo), _pipe(undo)
         page = cells.make_page()
-        opened.append(page)
+        undo.callback(os.close, page)
         size = _enlarge(results[1])
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
@@ -85,20 +86,17 @@ def make(deadman: int) -> tuple[ConductorEnds, WorkerEnds]:
             os.set_blocking(descriptor, False)
         ours.setblocking(False)
         view = cells.map_page(page)
-    except BaseException:
-        for descriptor in opened:
-            with suppress(OSError):
-                os.close(descriptor)
-        raise
+        undo.pop_all()
     return (
         ConductorEnds(ours, results[0], size, view, stdout[0], stderr[0]),
         WorkerEnds(theirs.detach(), results[1], page, stdout[1], stderr[1], deadman),
     )
 
 
-def _pipe(opened: list[int]) -> tuple[int, int]:
+def _pipe(undo: ExitStack) -> tuple[int, int]:
     pair = os.pipe()
-    opened += pair
+    for descriptor in pair:
+        undo.callback(os.close, descriptor)
     return pair
 
 

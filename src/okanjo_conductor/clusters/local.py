@@ -139,6 +139,10 @@ class LocalCluster:
         """Pass on that a worker's process exists."""
         self._watcher.on_worker_started(worker_id, pid)
 
+    def workers_of(self, process: _Process) -> set[int]:
+        """Return the workers that were ordered of a process and have not ended."""
+        return {worker_id for worker_id, home in self._homes.items() if home is process}
+
     def process_ended(self, process: _Process) -> None:
         """Forget a process that is gone."""
         self._processes.discard(process)
@@ -309,6 +313,8 @@ class _Process:
 
     def _on_exit(self) -> None:
         """The process is gone."""
+        # First: what is reported below may order a worker, and this process can make none.
+        self._cluster.process_ended(self)
         while self._socket.fileno() >= 0 and self._has_more():
             self._on_readable()
         code = self._popen.wait()
@@ -325,10 +331,10 @@ class _Process:
             self._cluster.worker_ended(self._own_worker, *status)
         self._loop.remove_reader(self._socket)
         self._socket.close()
-        self._cluster.process_ended(self)
         for worker_id, pidfd in tuple(self._pidfds.items()):
             self._loop.add_reader(pidfd, self._on_orphan_exit, worker_id)
-        for worker_id in set(self._pids) - set(self._pidfds):
+        # An order that it had received and not carried out is nobody's any more.
+        for worker_id in self._cluster.workers_of(self) - set(self._pidfds):
             self._cluster.worker_ended(worker_id, None, None)
 
     def _has_more(self) -> bool:

@@ -1,0 +1,1 @@
+"""Real processes, real kills: whatever dies, every job has exactly one outcome."""

@@ -1,0 +1,303 @@
+"""The jobs under test. A job is a tuple: the name of a function here and its arguments."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from faults.moments import is_first, note, touch, wait_for_file, wait_until
+from okanjo_conductor import Conductor, ConductorWorker
+
+MIB = 1 << 20
+
+
+def perform(job: tuple[Any, ...]) -> Any:
+    name, *arguments = job
+    return globals()[name](*arguments)
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def noted(log: str, number: int) -> int:
+    """Leave a trace of this execution."""
+    note(log, number)
+    return number
+
+
+def process_id() -> int:
+    return os.getpid()
+
+
+def count_start(job: tuple[str, int]) -> int:
+    """Count the starts of this job in a byte of shared memory."""
+    path, number = job
+    with Path(path).open("r+b") as file, mmap.mmap(file.fileno(), 0) as counts:
+        counts[number] += 1
+    return number
+
+
+# Ends of the process
+
+
+def die(how: str) -> None:
+    if how.startswith("exit "):
+        os._exit(int(how.removeprefix("exit ")))
+    elif how == "segfault":
+        ctypes.string_at(0)
+    elif how == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    else:
+        os.kill(os.getpid(), signal.Signals[how])
+        signal.pause()
+
+
+def die_once(marker: str, how: str, log: str, number: int) -> int:
+    note(log, number)
+    if is_first(marker):
+        note(f"{marker}.pid", os.getpid())
+        die(how)
+    return number
+
+
+def end_template(marker: str) -> int:
+    """Kill the process that forked this one."""
+    if is_first(marker):
+        template = os.getppid()
+        os.kill(template, signal.SIGKILL)
+        wait_until(lambda: os.getppid() != template, "the template is gone")
+    return os.getpid()
+
+
+def die_while_sending(marker: str, go: str) -> bytes:
+    """Return much, and die when the first bytes of it are under way."""
+    wait_for_file(go)
+    if is_first(marker):
+        main = threading.get_ident()
+
+        def watch() -> None:
+            wait_until(lambda: is_sending(main), "the result is being sent")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        threading.Thread(target=watch, daemon=True).start()
+    return bytes(64 * MIB)
+
+
+def is_sending(thread: int) -> bool:
+    code = sys._current_frames()[thread].f_code
+    return code.co_name == "send" and code.co_filename.endswith("worker_link.py")
+
+
+# Long ones
+
+
+def wait_for_all(*paths: str) -> str:
+    for path in paths:
+        wait_for_file(path)
+    return "met"
+
+
+def make(path: str) -> str:
+    touch(path)
+    return path
+
+
+def be_busy(running: str, how: str) -> None:
+    """Say that this runs, and never end."""
+    if how == "ignores SIGTERM":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    note(running, os.getpid())
+    if how == "C code":
+        re.match(r"(a+)+$", "a" * 64 + "b")  # holds the GIL for longer than the sun shines
+    while True:
+        time.sleep(3600)
+
+
+# Streams, descriptors, threads, processes
+
+
+def close_range(low: int, high: int) -> str:
+    os.closerange(low, high)
+    return "closed"
+
+
+def print_much(size: int) -> int:
+    line = "x" * 1023 + "\n"
+    for _ in range(size // 1024):
+        sys.stdout.write(line)
+    return size
+
+
+def change_folder(path: str) -> str:
+    os.chdir(path)
+    return str(Path.cwd())
+
+
+def leave_a_thread() -> str:
+    threading.Thread(target=threading.Event().wait, daemon=False).start()
+    return "left"
+
+
+def fork_and_reap() -> int:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(7)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def call_a_program() -> str:
+    program = [sys.executable, "-c", "import sys; sys.stdin.read(); print('hello')"]
+    return subprocess.run(program, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def use_a_pool() -> list[int]:
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return pool.map(double, range(10))
+
+
+def run_a_conductor() -> None:
+    Conductor(double, jobs_queue=[1]).run()
+
+
+# Things that do not travel
+
+
+class Fails:
+    """An object that does something else than to be unpickled."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def __reduce__(self) -> Any:
+        return fail, (self.how,)
+
+
+class OddError(BaseException):
+    """No `Exception`."""
+
+
+def fail(how: str) -> None:
+    if how == "raises":
+        message = "this does not travel"
+        raise ValueError(message)
+    if how == "leaves":
+        sys.exit(5)
+    if how == "is odd":
+        raise OddError
+    os._exit(6)
+
+
+class PickyError(Exception):
+    """Cannot be rebuilt from its ``args``."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+class LockedError(Exception):
+    """Cannot be pickled."""
+
+    def __init__(self) -> None:
+        super().__init__("locked")
+        self.lock = threading.Lock()
+
+
+def nest(depth: int) -> list[Any]:
+    made: list[Any] = []
+    for _ in range(depth):
+        made = [made]
+    return made
+
+
+def accept(payload: Any) -> str:
+    return type(payload).__name__
+
+
+def give(what: str) -> Any:
+    made = {
+        "a lock": threading.Lock,
+        "a value that raises": lambda: Fails("raises"),
+        "a value that leaves": lambda: Fails("leaves"),
+        "an odd value": lambda: Fails("is odd"),
+        "a deep value": lambda: nest(100_000),
+        "100 MB": lambda: bytes(100_000_000),
+    }
+    return made[what]()
+
+
+def throw(what: str) -> None:
+    if what == "unpicklable":
+        raise LockedError
+    if what == "picky":
+        raise PickyError(1, 2)
+    if what == "odd":
+        raise OddError
+    if what == "an interrupt":
+        raise KeyboardInterrupt
+    if what == "an exit":
+        sys.exit(3)
+    raise ValueError("x" * 5_000_000)
+
+
+# Workers
+
+
+class Mortal(ConductorWorker):
+    """Dies at a given moment of its life; `once`, or each time."""
+
+    def __init__(self, *, moment: str, how: str = "SIGKILL", marker: str = "") -> None:
+        super().__init__(logging=False)
+        self.moment, self.how, self.marker = moment, how, marker
+        self.reach("construct")
+
+    def reach(self, moment: str) -> None:
+        if moment == self.moment and (not self.marker or is_first(self.marker)):
+            if self.how == "raise":
+                message = f"broken in {moment}"
+                raise RuntimeError(message)
+            die(self.how)
+
+    def setup(self) -> None:
+        self.reach("setup")
+
+    def teardown(self) -> None:
+        self.reach("teardown")
+
+    def on_master_message(self, msg: Any) -> None:
+        self.reach("on_master_message")
+
+    def process_job(self, job: Any) -> Any:
+        return perform(job)
+
+
+class Reporter(ConductorWorker):
+    """Asks the conductor in each job."""
+
+    def process_job(self, job: Any) -> Any:
+        name, *_ = job
+        if name == "ask":
+            self.request("asked", os.getpid(), timeout=60)
+            return "asked"
+        if name == "tell":
+            self.send_request_to_master("told", os.getpid())
+            return perform(job[1:])
+        return perform(job)
+
+
+def slow_import(path: str) -> None:
+    """What a module under test does while it is imported."""
+    note(path, os.getpid())
+    Path(path).stat()
+    while True:
+        time.sleep(3600)

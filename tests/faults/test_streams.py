@@ -1,0 +1,61 @@
+"""Jobs that treat their process badly, and jobs that start others."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from faults import jobs
+from faults.harness import Watched
+from okanjo_conductor import JobState
+from okanjo_conductor.errors import ConductorStateError
+
+WHIMS = {
+    "closes the standard streams": (("close_range", 0, 3), "closed"),
+    "closes the low descriptors": (("close_range", 3, 101), "closed"),
+    "leaves a thread": (("leave_a_thread",), "left"),
+    "forks": (("fork_and_reap",), 7),
+    "calls a program": (("call_a_program",), "hello"),
+    "uses a pool": (("use_a_pool",), [2 * number for number in range(10)]),
+}
+
+
+@pytest.mark.parametrize(("whim", "value"), WHIMS.values(), ids=WHIMS)
+def test_a_job_may_do_what_it_likes_to_its_process(whim, value):
+    """One worker, so that the jobs after it run in the same process."""
+    run = Watched(jobs.perform, [whim, *(("double", n) for n in range(50))], worker_limit=1)
+
+    run.run()
+
+    values = [o.value for _, o in sorted(run.by_key.items())]
+    assert values == [value, *(2 * n for n in range(50))]
+    assert {o.attempts for o in run.outcomes} == {1}
+    assert run.report.workers_lost == 0
+
+
+def test_a_job_that_changes_the_folder_stays_in_reach(tmp_path):
+    run = Watched(
+        jobs.perform, [("change_folder", str(tmp_path)), ("double", 1)], worker_limit=1
+    ).run()
+
+    assert [o.value for o in run.outcomes] == [os.path.realpath(tmp_path), 2]
+
+
+def test_all_that_jobs_print_arrives_line_by_line(capsys):
+    size = 5_000 * 1024
+    run = Watched(jobs.perform, [("print_much", size)] * 2, worker_limit=2).run()
+
+    assert [o.value for o in run.outcomes] == [size, size]
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 * 5_000
+    assert set(lines) == {"x" * 1023}
+
+
+def test_a_conductor_within_a_job_fails_that_job():
+    run = Watched(jobs.perform, [("run_a_conductor",), ("double", 1)], worker_limit=1).run()
+
+    outcomes = run.by_key
+    assert outcomes[0].state is JobState.FAILED
+    assert isinstance(outcomes[0].error, ConductorStateError)
+    assert outcomes[1].value == 2

@@ -1,0 +1,104 @@
+"""What connects a conductor and a worker: made whole, closed whole."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from okanjo_conductor._io import cells, links
+from okanjo_conductor._io.deadman import DeadMansSwitch
+
+
+@pytest.fixture
+def switch():
+    made = DeadMansSwitch()
+    yield made
+    made.close()
+
+
+def count_descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_closing_both_ends_leaves_no_descriptor(switch):
+    before = count_descriptors()
+
+    ours, theirs = links.make(switch.read_end)
+    assert count_descriptors() > before
+    ours.close()
+    theirs.close()
+
+    assert count_descriptors() == before
+    os.fstat(switch.read_end)  # it is shared and stays open
+
+
+def test_the_ends_belong_together(switch):
+    ours, theirs = links.make(switch.read_end)
+
+    os.write(theirs.job_link, b"job link")
+    os.write(theirs.results, b"results")
+    os.write(theirs.stdout, b"stdout")
+    os.write(theirs.stderr, b"stderr")
+    page = cells.map_page(theirs.cells)
+    page[cells.CLAIM] = 5
+
+    assert ours.job_link.recv(100) == b"job link"
+    assert os.read(ours.results, 100) == b"results"
+    assert os.read(ours.stdout, 100) == b"stdout"
+    assert os.read(ours.stderr, 100) == b"stderr"
+    assert ours.cells[cells.CLAIM] == 5
+    assert theirs.as_list()[-1] == switch.read_end
+    page.release()
+    ours.close()
+    theirs.close()
+
+
+def test_the_conductors_ends_never_block_and_the_workers_may(switch):
+    ours, theirs = links.make(switch.read_end)
+
+    for descriptor in (ours.job_link.fileno(), ours.results, ours.stdout, ours.stderr):
+        assert not os.get_blocking(descriptor)
+    for descriptor in (theirs.job_link, theirs.stdout, theirs.stderr):
+        assert os.get_blocking(descriptor)
+    ours.close()
+    theirs.close()
+
+
+def test_a_read_of_the_size_of_the_pipe_empties_it(switch):
+    ours, theirs = links.make(switch.read_end)
+    written = 0
+    while True:
+        try:
+            written += os.write(theirs.results, bytes(4096))
+        except BlockingIOError:
+            break
+
+    assert len(os.read(ours.results, ours.results_size)) == written
+    ours.close()
+    theirs.close()
+
+
+@pytest.mark.parametrize("good", range(4))
+def test_links_that_cannot_be_made_leave_nothing_open(good, switch, monkeypatch):
+    pipes = []
+
+    def pipe():
+        if len(pipes) == good:
+            raise OSError(24, "Too many open files")
+        pipes.append(real_pipe())
+        return pipes[-1]
+
+    def no_page():
+        raise OSError(24, "Too many open files")
+
+    real_pipe = os.pipe
+    before = count_descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pipe", pipe)
+        patch.setattr(cells, "make_page", no_page)
+        with pytest.raises(OSError, match="Too many open files"):
+            links.make(switch.read_end)
+
+    assert count_descriptors() == before
