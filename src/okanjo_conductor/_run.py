@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._intake import JobsQueue
     from okanjo_conductor._types import Key, Report, Retry, StatsReport, WorkerExit
     from okanjo_conductor._wire.messages import AnyMessage
+    from okanjo_conductor.errors import ProtocolError
 
 _TICK = 0.02
 """Seconds after which outcomes that no frame announced are looked for."""
@@ -107,7 +108,6 @@ class Run:
         self._buffer = buffer
         self._buffer_limit = buffer_limit
         self._links: dict[int, ConductorLink] = {}
-        self._ends: dict[int, links.ConductorEnds] = {}
         self._last_words: dict[int, str] = {}
         self._farewells: set[int] = set()
         """Workers that have said that they leave."""
@@ -379,6 +379,11 @@ class Run:
                 detail=self._last_words.pop(worker_id, "") or detail,
             )
         )
+
+    def on_garbage(self, worker_id: int, error: ProtocolError) -> None:
+        """A worker's links carry garbage: end it, its outcomes cannot be believed."""
+        self._last_words[worker_id] = f"something wrote into the worker's own descriptors: {error}"
+        self._cluster.signal_worker(worker_id, signal.SIGKILL)
 
     def on_outcomes(
         self, worker_id: int, ordinals: list[int], nanoseconds: list[int], results: list[Any]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import pytest
 
 from faults import jobs
 from faults.harness import Watched
-from okanjo_conductor import JobState
+from okanjo_conductor import Conductor, JobState
 from okanjo_conductor.errors import ConductorStateError
 
 WHIMS = {
@@ -59,3 +60,29 @@ def test_a_conductor_within_a_job_fails_that_job():
     assert outcomes[0].state is JobState.FAILED
     assert isinstance(outcomes[0].error, ConductorStateError)
     assert outcomes[1].value == 2
+
+
+def test_a_job_that_scribbles_into_the_workers_descriptors_harms_only_itself():
+    def scribble(job):
+        if job == 3:
+            for descriptor in range(200, 210):
+                with suppress(OSError):
+                    os.write(descriptor, b"\xff" * 64)
+        return job
+
+    conductor = Conductor(scribble, worker_limit=2, jobs_queue=range(20), logging=False)
+    outcomes = {outcome.key: outcome for outcome in conductor.outcomes()}
+    assert set(outcomes) == set(range(20))
+    assert all(outcomes[key].is_done for key in outcomes if key != 3)
+    assert not outcomes[3].is_done
+
+
+def test_a_child_that_a_job_forks_cannot_speak_for_the_worker():
+    def fork(job):
+        if os.fork() == 0:
+            return "from the child"
+        os.wait()
+        return job
+
+    conductor = Conductor(fork, worker_limit=1, jobs_queue=range(5), logging=False)
+    assert sorted(outcome.value for outcome in conductor.outcomes()) == list(range(5))

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from okanjo_conductor._wire import records
 from okanjo_conductor._wire.connection import Connection
+from okanjo_conductor.errors import ProtocolError
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterator
 
     from okanjo_conductor._io.links import ConductorEnds
     from okanjo_conductor._wire.messages import AnyMessage
@@ -36,6 +39,9 @@ class Receiver(Protocol):
         self, worker_id: int, ordinals: list[int], nanoseconds: list[int], results: list[Any]
     ) -> None:
         """The worker has written outcome records."""
+
+    def on_garbage(self, worker_id: int, error: ProtocolError) -> None:
+        """The worker's links carry what no worker sends; nothing more is read from it."""
 
 
 class ConductorLink:
@@ -86,20 +92,23 @@ class ConductorLink:
         """Pass on outcomes that nobody has announced."""
         if not self._is_open:
             return
-        self._read_records()
-        total = self._applied + len(self._stash[0])
-        self._on_readable()
-        self._apply(total)
+        with self._guard():
+            self._read_records()
+            total = self._applied + len(self._stash[0])
+            while self._read_job_link():
+                pass
+            self._apply(total)
 
     def finish(self) -> None:
         """Pass on everything the dead worker has said, and close.
 
         Does not wait for end-of-file: a process that the worker started may hold its ends.
         """
-        while self._read_job_link():
-            pass
-        self._read_records()
-        self._apply(self._applied + len(self._stash[0]))
+        with self._guard():
+            while self._read_job_link():
+                pass
+            self._read_records()
+            self._apply(self._applied + len(self._stash[0]))
         for output in self._outputs:
             output.finish()
         self._stop_reading()
@@ -108,9 +117,19 @@ class ConductorLink:
     # Reading
 
     def _on_readable(self) -> None:
-        for _ in range(_READS_AT_ONCE):
-            if not self._read_job_link():
-                return
+        with self._guard():
+            for _ in range(_READS_AT_ONCE):
+                if not self._read_job_link():
+                    return
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        """Read no further once a job has scribbled into its worker's descriptors."""
+        try:
+            yield
+        except ProtocolError as error:
+            self._stop_reading()
+            self._receiver.on_garbage(self._worker_id, error)
 
     def _read_job_link(self) -> bool:
         """Read once; return whether there may be more."""

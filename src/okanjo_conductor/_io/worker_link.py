@@ -39,6 +39,7 @@ class WorkerLink:
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self._poll.register(self._wake_read, select.POLLIN)
+        os.register_at_fork(after_in_child=self._abandon)
         self.outcomes = 0
         """How many records were written to the result pipe."""
 
@@ -92,6 +93,11 @@ class WorkerLink:
             os.write(self._wake_write, b"\0")
         except BlockingIOError:
             return  # it has been woken often enough
+
+    def _abandon(self) -> None:
+        """Close the links in a process that a job has forked: only the worker may speak."""
+        self._socket.close()
+        os.close(self._results)
 
     def _read(self, flags: int) -> list[AnyMessage]:
         count = self._socket.recv_into(self._connection.room(), 0, flags)
