@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
@@ -369,6 +370,12 @@ def square(job):
 
 
 def identity(job):
+    return job
+
+
+def take_a_while(job):
+    """Take longer than a batch is meant to, so that jobs travel one at a time."""
+    time.sleep(0.01)
     return job
 
 

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from okanjo_conductor import Conductor, JobState, Outcome, conduct
+from okanjo_conductor._core.prefetch import MAX_BATCH
 from okanjo_conductor.errors import (
     ConductorStateError,
     ConfigurationError,
@@ -107,8 +108,7 @@ def test_jobs_may_be_appended_by_a_handler_of_job_done(make):
 
 def test_jobs_may_be_appended_by_another_thread():
     conductor = Conductor(programs.square, worker_limit=1, jobs_queue=[0])
-    conductor.command("wait")(lambda _: None)
-    threads = []
+    threads: list[threading.Thread] = []
 
     def append():
         for number in range(1, 51):
@@ -125,7 +125,7 @@ def test_jobs_may_be_appended_by_another_thread():
     assert conductor.run().done == 51
 
 
-def test_jobs_appended_while_a_generator_blocks_are_run(moment):
+def test_jobs_appended_while_a_generator_blocks_are_run():
     """The reading thread sits in ``next()``; what is appended does not wait for it."""
     appended_ran = threading.Event()
 
@@ -346,17 +346,40 @@ def test_an_endless_source_is_read_little_ahead(moment):
         programs.meet, worker_limit=SLOTS, jobs_queue=jobs, buffer=1, abort_grace=0.05
     )
 
-    outcomes = iter(conductor.outcomes())
-    taker = threading.Thread(target=begun.wait)
-    taker.start()
-    threading.Timer(0, lambda: (taker.join(), may_go_on.happen())).start()
-    next(outcomes)
-    outcomes.close()
+    read = []
 
-    assert source.read <= 10 * SLOTS
+    def look():
+        begun.wait()
+        read.append(source.read)
+        may_go_on.happen()
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    for _ in conductor.outcomes():
+        break
+    looker.join(DEADLINE)
+
+    assert read[0] <= 10 * SLOTS
 
 
 def test_an_endless_source_is_read_no_further_than_outcomes_are_taken():
+    source = Counted()
+    conductor = Conductor(
+        programs.take_a_while,
+        worker_limit=SLOTS,
+        jobs_queue=source,
+        buffer=2 * SLOTS,
+        abort_grace=0.05,
+    )
+
+    outcomes = list(itertools.islice(conductor.outcomes(), 20))
+
+    assert len(outcomes) == 20
+    assert source.read <= 20 + 10 * SLOTS
+
+
+def test_an_endless_source_of_tiny_jobs_is_read_a_few_batches_ahead():
+    """Held by each worker: two batches; on the way to them and back: one each."""
     source = Counted()
     conductor = Conductor(
         programs.square, worker_limit=SLOTS, jobs_queue=source, buffer=4, abort_grace=0.05
@@ -365,7 +388,7 @@ def test_an_endless_source_is_read_no_further_than_outcomes_are_taken():
     outcomes = list(itertools.islice(conductor.outcomes(), 20))
 
     assert len(outcomes) == 20
-    assert source.read <= 20 + 4096 * SLOTS * 4
+    assert source.read <= 20 + 4 * MAX_BATCH * SLOTS
 
 
 def test_a_source_that_waits_for_outcomes_does_not_hang():
