@@ -18,7 +18,7 @@ from okanjo_conductor.errors import ProtocolError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from okanjo_conductor._io.links import ConductorEnds
     from okanjo_conductor._wire.messages import AnyMessage
@@ -123,7 +123,7 @@ class ConductorLink:
                     return
 
     @contextmanager
-    def _guard(self) -> Iterator[None]:
+    def _guard(self) -> Generator[None]:
         """Read no further once a job has scribbled into its worker's descriptors."""
         try:
             yield
