@@ -106,9 +106,9 @@ class AbortWorker(ConductorWorker):
     """Sits in its job."""
 
     def process_job(self, job):
-        self.send_request_to_master("sitting", job)
         if job == "stubborn":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self.send_request_to_master("sitting", job)
         threading.Event().wait(60)
 
 

@@ -363,7 +363,7 @@ def test_stats_may_begin_with_counters_of_ones_own():
 def test_abort_ends_a_worker_that_sits_in_a_job_and_gives_the_others_back():
     ends, exits = [], []
     conductor = Conductor(
-        programs.AbortWorker, worker_limit=1, jobs_queue=["a", "b", "c"], abort_grace=0.05
+        programs.AbortWorker, worker_limit=1, jobs_queue=["a", "b", "c"], abort_grace=0.5
     )
     conductor.command("sitting")(lambda _: conductor.abort())
     conductor.on("end", lambda: ends.append(1))
