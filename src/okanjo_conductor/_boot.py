@@ -188,6 +188,9 @@ def _construct(worker: Any, options: dict[str, Any]) -> ConductorWorker:
     if not isinstance(made, ConductorWorker):
         message = f"{worker.__qualname__} is no ConductorWorker: subclass it"
         raise ConfigurationError(message)
+    if not hasattr(made, "stats"):
+        message = f"{worker.__qualname__}.__init__ does not call super().__init__()"
+        raise ConfigurationError(message)
     return made
 
 

@@ -21,7 +21,12 @@ from okanjo_conductor._io import assignment
 from okanjo_conductor._io.bootstrap import Boot, Target
 from okanjo_conductor._io.cpus import usable_cpus
 from okanjo_conductor._types import Retry
-from okanjo_conductor._wire.byvalue import encode_by_value, encode_worker, is_importable
+from okanjo_conductor._wire.byvalue import (
+    encode_by_value,
+    encode_worker,
+    has_spec,
+    is_importable,
+)
 from okanjo_conductor.errors import (
     ConductorStateError,
     ConfigurationError,
@@ -121,12 +126,13 @@ class Conductor(EventEmitter):
         self._abort_grace = abort_grace
         self._buffer_limit = buffer
         self.logging = logging
-        self.lookups: dict[str, Any] = {} if lookups is None else lookups
+        self.lookups = {} if lookups is None else _checked_lookups(lookups)
         self.jobs_queue = jobs_queue
         self._id = uuid.uuid4().hex
         self._commands: dict[str, Callable[[Message], Any]] = {}
         self._last_stats: dict[str, Any] = {}
         self._report_count = 0
+        self._report: Report | None = None
         self._has_started = False
         self._is_processing = False
         self._is_abort_requested = False
@@ -174,6 +180,11 @@ class Conductor(EventEmitter):
     def worker_stats_report_count(self) -> int:
         """How many workers reported in the last cycle."""
         return self._report_count
+
+    @property
+    def report(self) -> Report | None:
+        """How the run went, also when it raised; None until it is over."""
+        return self._report
 
     @property
     def jobs_queue(self) -> JobsQueue:
@@ -408,6 +419,9 @@ class Conductor(EventEmitter):
         self._report_count = len(report.raw)
         self._emit("stats", report)
 
+    def _note_report(self, report: Report) -> None:
+        self._report = report
+
     def _has_listeners(self, event: str) -> bool:
         return bool(self.listeners(event))
 
@@ -484,9 +498,7 @@ def _run_in_loop(main: Coroutine[Any, Any, Report]) -> Report:
     """Run a coroutine in a loop of its own; in a thread of its own where this one has a loop."""
     import asyncio
 
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if asyncio._get_running_loop() is None:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(main)
     from concurrent.futures import ThreadPoolExecutor
@@ -511,6 +523,9 @@ def _find_target(worker: Any, worker_type: str) -> Target:
         module, colon, name = worker.partition(":")
         if not (module and colon and name):
             message = f'worker={worker!r}: write "module:name"'
+            raise ConfigurationError(message)
+        if not has_spec(module):
+            message = f"worker={worker!r}: no module {module!r} can be imported from sys.path"
             raise ConfigurationError(message)
         return Target(reference=(module, name))
     if isinstance(worker, type):
@@ -560,6 +575,13 @@ def _checked_limit(limit: int | None) -> int:
         message = f"worker_limit={limit!r}: a whole number of workers, from 1"
         raise ConfigurationError(message)
     return limit
+
+
+def _checked_lookups(lookups: Any) -> dict[str, Any]:
+    if not isinstance(lookups, dict) or not all(isinstance(name, str) for name in lookups):
+        message = f"lookups={lookups!r}: a dict, from name to mapping"
+        raise ConfigurationError(message)
+    return lookups
 
 
 def _encoded_options(options: Mapping[str, Any]) -> bytes:

@@ -98,14 +98,11 @@ class ReportBuilder:
         if len(self._report.worker_exits) < MAX_WORKER_EXITS:
             self._report.worker_exits.append(end)
 
-    def jobs_returned(self, count: int) -> None:
-        """Count jobs that an abort gave back."""
-        self._report.unstarted += count
-
-    def build(self, seconds: float, last_stats: dict[str, Any]) -> Report:
+    def build(self, seconds: float, unstarted: int, last_stats: dict[str, Any]) -> Report:
         """Return the account."""
         report = self._report
         report.seconds = seconds
+        report.unstarted = unstarted
         report.last_stats = last_stats
         report.failures = sorted(self._groups.values(), key=lambda g: -g.count)
         report.slowest = [(ns / 1e9, key) for ns, _, key in sorted(self._slowest, reverse=True)]

@@ -157,9 +157,9 @@ class Intake:
         assert queue._async_iterator is not None  # noqa: S101 - the caller has looked
         return _ReadingTask(queue._async_iterator, self._loop, self._on_batch, keep)
 
-    def has_known(self) -> bool:
-        """Whether a job waits in the queue that nobody has announced."""
-        return len(self._queue) > 0
+    def known(self) -> int:
+        """Count the jobs that wait in the queue, as far as they are known."""
+        return len(self._queue)
 
     def add_job(self, payload: Any, key: Key | None) -> None:
         """Accept one job at once, unasked."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
+from okanjo_conductor._core.prefetch import MAX_BATCH
 from okanjo_conductor._core.records import JobFailed, JobsDone
 from okanjo_conductor._core.state import ConductorState
 from okanjo_conductor._delivery import ReportBuilder, outcomes_of
@@ -61,6 +62,9 @@ class Owner(Protocol):
     def _handle_message(self, worker_id: int, post: Message) -> Any:
         """Handle a custom message; a coroutine is awaited."""
 
+    def get_lookup(self, name: str) -> Any:
+        """Find a lookup, or raise `UnknownLookupError`."""
+
     def get_lookup_value(self, name: str, key: Any, default: Any = None) -> Any:
         """Read a lookup entry."""
 
@@ -68,6 +72,8 @@ class Owner(Protocol):
         """Set a lookup entry."""
 
     def _note_stats(self, report: StatsReport) -> None: ...
+
+    def _note_report(self, report: Report) -> None: ...
 
     def _emit(self, event: str, *args: Any) -> None: ...
 
@@ -97,7 +103,8 @@ class Run:
     ) -> None:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._state = ConductorState(slots=slots, retry=retry, grace=grace)
+        largest = min(buffer_limit or MAX_BATCH, MAX_BATCH)
+        self._state = ConductorState(slots=slots, retry=retry, grace=grace, largest_batch=largest)
         self._options = options
         self._slots = slots
         self._cluster = LocalCluster(
@@ -151,7 +158,9 @@ class Run:
             await self._cluster.close()
             if self._buffer is not None:
                 self._buffer.end()
-        report = self._report.build(self._loop.time() - began, self.last_stats)
+        seconds, unstarted = self._loop.time() - began, self.intake.known()
+        report = self._report.build(seconds, unstarted, self.last_stats)
+        self._owner._note_report(report)
         self._raise(error)
         return report
 
@@ -251,7 +260,7 @@ class Run:
                 owner._emit("job_retry", record.job.key, record.attempt)
         if self._buffer is not None and self._buffer.put(records):
             self._events.append(ev.DeliveryPaused())
-        if self.intake.has_known():
+        if self.intake.known():
             self._events.append(ev.IntakeReopened())
 
     def _resume_delivery(self) -> None:
@@ -325,7 +334,6 @@ class Run:
         self._cluster.signal_worker(command.worker_id, signal.SIGKILL)
 
     def _return_jobs(self, command: do.ReturnJobs) -> None:
-        self._report.jobs_returned(len(command.jobs))
         self.intake.give_back(command.jobs)
 
     def _announce_exit(self, command: do.AnnounceExit) -> None:
@@ -508,6 +516,7 @@ class Run:
         self._answer(worker_id, message, lambda: self._find(message))
 
     def _find(self, message: msg.LookUp) -> list[Any]:
+        self._owner.get_lookup(message.name)
         missing = object()
         values = (
             self._owner.get_lookup_value(message.name, key, missing)

@@ -190,8 +190,8 @@ class Runtime:
         cells.register_for_membarrier()
         try:
             worker.setup()
-            link.send(Ready())
             worker.start_monitoring()
+            link.send(Ready())
             self._work()
             worker.teardown()
             worker.stop_monitoring()

@@ -226,6 +226,12 @@ class WorkerExit:
         """The worker's id, under the name that the Node module uses."""
         return self.worker_id
 
+    def __str__(self) -> str:
+        how = f"was ended by {self.signal}" if self.signal else f"exited with code {self.code}"
+        job = "" if self.key is None else f" while it executed job {self.key!r}"
+        said = f":\n{self.detail.rstrip()}" if self.detail else ""
+        return f"worker {self.worker_id} in slot {self.slot} {how}{job}{said}"
+
     def as_crash(self) -> WorkerExit:
         """Return the payload of the ``error`` event for this exit."""
         return replace(self, type="worker_crash")
@@ -286,7 +292,7 @@ class Report:
     counts: dict[JobState, int] = field(default_factory=dict)
     """Jobs by final state. Their sum is the number of jobs that were accepted."""
     unstarted: int = 0
-    """Jobs that an abort gave back to ``jobs_queue``."""
+    """Jobs left in ``jobs_queue`` by an abort, as far as they are known without reading on."""
     seconds: float = 0.0
     retries: int = 0
     """Attempts that ended badly and were followed by another one."""

@@ -74,20 +74,38 @@ def test_a_worker_that_can_neither_be_imported_nor_pickled():
         Conductor(lambda _: lock)
 
 
-@pytest.mark.parametrize(
-    ("worker", "said"),
-    [
-        ("no_such_module:name", "No module named 'no_such_module'"),
-        (f"{programs.__name__}:no_such_name", "no_such_name"),
-    ],
-)
-def test_a_name_that_leads_nowhere(worker, said):
-    conductor = Conductor(worker, worker_limit=1, jobs_queue=[1])
+def test_a_module_that_cannot_be_imported():
+    with pytest.raises(ConfigurationError, match="no module 'no_such_module'"):
+        Conductor("no_such_module:name")
 
-    with pytest.raises(WorkerStartError, match=said):
+
+def test_a_name_that_leads_nowhere():
+    conductor = Conductor(f"{programs.__name__}:no_such_name", worker_limit=1, jobs_queue=[1])
+
+    with pytest.raises(WorkerStartError, match="no_such_name"):
         conductor.run()
 
     assert list(conductor.jobs_queue) == [1]
+    assert conductor.report is not None
+    assert conductor.report.unstarted == 1
+
+
+def test_lookups_that_are_no_dict():
+    with pytest.raises(ConfigurationError, match="lookups"):
+        Conductor(programs.square, lookups=[1])
+
+
+class Forgetful(ConductorWorker):
+    def __init__(self):
+        """Forget the base class."""
+
+    def process_job(self, job):
+        return job
+
+
+def test_a_worker_that_does_not_construct_its_base():
+    with pytest.raises(WorkerStartError, match=r"Forgetful.__init__ does not call super"):
+        Conductor(Forgetful, worker_limit=1, jobs_queue=[1], logging=False).run()
 
 
 def test_a_worker_that_does_not_take_its_options():
@@ -291,7 +309,7 @@ def test_conduct_refuses_what_a_conductor_refuses():
 
 def test_an_error_in_the_conductor_itself_still_emits_end():
     ends = []
-    conductor = Conductor("no_such_module:name", worker_limit=1, jobs_queue=[1])
+    conductor = Conductor("json:no_such_name", worker_limit=1, jobs_queue=[1])
     conductor.on("end", lambda: ends.append(1))
 
     with pytest.raises(WorkerStartError):

@@ -10,7 +10,6 @@ import threading
 import pytest
 
 from okanjo_conductor import Conductor, JobState, Outcome, conduct
-from okanjo_conductor._core.prefetch import MAX_BATCH
 from okanjo_conductor.errors import (
     ConductorStateError,
     ConfigurationError,
@@ -379,7 +378,7 @@ def test_an_endless_source_is_read_no_further_than_outcomes_are_taken():
 
 
 def test_an_endless_source_of_tiny_jobs_is_read_a_few_batches_ahead():
-    """Held by each worker: two batches; on the way to them and back: one each."""
+    """A buffer bounds the batches too: two held by each worker, one or two on either side."""
     source = Counted()
     conductor = Conductor(
         programs.square, worker_limit=SLOTS, jobs_queue=source, buffer=4, abort_grace=0.05
@@ -388,7 +387,7 @@ def test_an_endless_source_of_tiny_jobs_is_read_a_few_batches_ahead():
     outcomes = list(itertools.islice(conductor.outcomes(), 20))
 
     assert len(outcomes) == 20
-    assert source.read <= 20 + 4 * MAX_BATCH * SLOTS
+    assert source.read <= 20 + 8 * 4 * SLOTS
 
 
 def test_a_source_that_waits_for_outcomes_does_not_hang():

@@ -193,7 +193,7 @@ def test_errors_without_a_listener_are_logged_and_land_in_the_report(caplog):
     report = Conductor(programs.ErrorsWorker, worker_limit=1, jobs_queue=["crash"]).run()
 
     assert report.workers_lost == 3
-    assert "worker_crash" in caplog.text
+    assert "worker 1 in slot 0 exited with code 4 while it executed job 0" in caplog.text
 
 
 def test_a_listener_that_raises_is_logged_and_the_run_goes_on(caplog):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from okanjo_conductor._core.prefetch import BatchSizer
+from okanjo_conductor._core.prefetch import MAX_BATCH, BatchSizer
 from okanjo_conductor._types import Ordinal, Slot, WorkerId
 from okanjo_conductor.errors import IllegalEventError
 
@@ -54,10 +54,10 @@ class Worker:
 
     id: WorkerId
     slot: SlotState
+    sizer: BatchSizer = field(default_factory=BatchSizer)
     state: WorkerState = WorkerState.STARTING
     was_ready: bool = False
     next_ordinal: int = 1
-    sizer: BatchSizer = field(default_factory=BatchSizer)
     is_recalled: bool = False
     """A recall is under way: its answer has not come yet."""
     kept: int = 0
@@ -118,7 +118,8 @@ class SlotState:
 class Fleet:
     """Every slot and every live worker."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, largest_batch: int = MAX_BATCH) -> None:
+        self._largest_batch = largest_batch
         self.slots = [SlotState(Slot(number)) for number in range(slots)]
         self._workers: dict[WorkerId, Worker] = {}
         self._started = 0
@@ -152,7 +153,7 @@ class Fleet:
     def fill(self, slot: SlotState) -> Worker:
         """Put a new worker into an empty slot."""
         self._started += 1
-        worker = Worker(WorkerId(self._started), slot)
+        worker = Worker(WorkerId(self._started), slot, BatchSizer(self._largest_batch))
         slot.worker = self._workers[worker.id] = worker
         return worker
 

@@ -22,9 +22,10 @@ _WEIGHT = 0.4
 class BatchSizer:
     """Watches one worker's pace."""
 
-    __slots__ = ("_seconds_per_job", "batch")
+    __slots__ = ("_largest", "_seconds_per_job", "batch")
 
-    def __init__(self) -> None:
+    def __init__(self, largest: int = MAX_BATCH) -> None:
+        self._largest = largest
         self._seconds_per_job: float | None = None
         self.batch = 1
 
@@ -36,4 +37,4 @@ class BatchSizer:
             newest = average + _WEIGHT * (newest - average)
         self._seconds_per_job = max(newest, 1e-9)
         fitting = int(TARGET / self._seconds_per_job)
-        self.batch = max(1, min(fitting, self.batch * _GROWTH, MAX_BATCH))
+        self.batch = max(1, min(fitting, self.batch * _GROWTH, self._largest))

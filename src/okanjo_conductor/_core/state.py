@@ -26,6 +26,7 @@ from okanjo_conductor._core import events as ev
 from okanjo_conductor._core import records as rec
 from okanjo_conductor._core.fleet import Fleet, Worker, WorkerState
 from okanjo_conductor._core.ledger import Ledger
+from okanjo_conductor._core.prefetch import MAX_BATCH
 from okanjo_conductor._core.retry import delay, final_state
 from okanjo_conductor._core.stats import StatsBook
 from okanjo_conductor._types import Attempt, Cause, JobState, Ordinal, Retry, WorkerExit
@@ -86,13 +87,16 @@ class ConductorState:
         slots: how many workers at most.
         retry: budgets of further attempts.
         grace: seconds between asking a worker to stop in an abort, SIGTERM and SIGKILL.
+        largest_batch: how many jobs to hand out together at most.
     """
 
-    def __init__(self, *, slots: int, retry: Retry, grace: float) -> None:
+    def __init__(
+        self, *, slots: int, retry: Retry, grace: float, largest_batch: int = MAX_BATCH
+    ) -> None:
         self._retry: Final = retry
         self._grace: Final = grace
         self._ledger = Ledger()
-        self._fleet = Fleet(slots)
+        self._fleet = Fleet(slots, largest_batch)
         self._stats = StatsBook()
         self._phase = Phase.NEW
         self._intake = Intake.OPEN

@@ -35,7 +35,7 @@ def is_importable(obj: Any) -> bool:
     module, path = getattr(obj, "__module__", None), getattr(obj, "__qualname__", "<nameless>")
     if module is None or module == _MAIN or "<" in path:  # <locals>, <lambda>
         return False
-    if not _has_spec(module):
+    if not has_spec(module):
         return False
     found: Any = sys.modules.get(module)
     for name in path.split("."):
@@ -70,7 +70,7 @@ def encode_worker(worker: Any) -> bytes:
     import cloudpickle  # only for workers that cannot be imported
 
     module = sys.modules.get(getattr(worker, "__module__", None) or "")
-    is_stray = module is not None and module.__name__ != _MAIN and not _has_spec(module.__name__)
+    is_stray = module is not None and module.__name__ != _MAIN and not has_spec(module.__name__)
     if is_stray:
         cloudpickle.register_pickle_by_value(module)
     try:
@@ -80,7 +80,8 @@ def encode_worker(worker: Any) -> bytes:
             cloudpickle.unregister_pickle_by_value(module)
 
 
-def _has_spec(module: str) -> bool:
+def has_spec(module: str) -> bool:
+    """Whether a module of this name could be imported."""
     try:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError, AttributeError):
