@@ -10,7 +10,6 @@ import logging
 import os
 import sys
 import threading
-import uuid
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -128,7 +127,7 @@ class Conductor(EventEmitter):
         self.logging = logging
         self.lookups = {} if lookups is None else _checked_lookups(lookups)
         self.jobs_queue = jobs_queue
-        self._id = uuid.uuid4().hex
+        self._id = os.urandom(16).hex()
         self._commands: dict[str, Callable[[Message], Any]] = {}
         self._last_stats: dict[str, Any] = {}
         self._report_count = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -114,7 +115,7 @@ def test_the_barrier_can_be_called_where_there_is_one():
 @pytest.mark.parametrize(("platform", "machine"), [("darwin", "arm64"), ("linux", "s390x")])
 def test_there_is_no_barrier_on_other_platforms(platform, machine, monkeypatch):
     monkeypatch.setattr("sys.platform", platform)
-    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("os.uname", lambda: SimpleNamespace(machine=machine))
 
     assert cells.membarrier.__wrapped__() is None
     cells.register_for_membarrier()

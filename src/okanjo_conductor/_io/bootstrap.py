@@ -16,15 +16,13 @@ import array
 import pickle
 import socket
 import struct
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 _LENGTH = struct.Struct("<Q")
 _MAX_DESCRIPTORS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """Where the worker comes from: exactly one field is set."""
 
     reference: tuple[str, str] | None = None
@@ -35,8 +33,7 @@ class Target:
     """Path of a script that starts its own worker."""
 
 
-@dataclass(frozen=True, slots=True)
-class Boot:
+class Boot(NamedTuple):
     """What a new process must know; comes with the dead man's read end."""
 
     target: Target
@@ -44,8 +41,7 @@ class Boot:
     argv: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(NamedTuple):
     """Become a worker, or fork one; comes with the worker's ends."""
 
     worker_id: int
@@ -57,31 +53,27 @@ class Start:
     log_level: int
 
 
-@dataclass(frozen=True, slots=True)
-class Booted:
+class Booted(NamedTuple):
     """The worker's module is imported."""
 
     can_fork: bool
     """Whether no other thread runs in this process."""
 
 
-@dataclass(frozen=True, slots=True)
-class BootFailed:
+class BootFailed(NamedTuple):
     """The worker could not be loaded."""
 
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(NamedTuple):
     """A worker was forked. Comes with its pidfd where there are pidfds."""
 
     worker_id: int
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
+class Exited(NamedTuple):
     """A forked worker is gone and was reaped."""
 
     worker_id: int

@@ -17,9 +17,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import platform
 import sys
-import tempfile
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -43,6 +41,8 @@ def make_page() -> int:
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("okanjo-conductor-cells", os.MFD_CLOEXEC)
     else:
+        import tempfile  # only where there is no memfd
+
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
     os.ftruncate(descriptor, _SIZE)
@@ -99,7 +99,7 @@ def register_for_membarrier() -> None:
 
 
 def _membarrier_call() -> Callable[[int], int] | None:
-    number = _MEMBARRIER_NUMBERS.get(platform.machine())
+    number = _MEMBARRIER_NUMBERS.get(os.uname().machine)
     if not sys.platform.startswith("linux") or number is None:
         return None
     syscall = ctypes.CDLL(None, use_errno=True).syscall
