@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import suppress
 
 import pytest
@@ -68,6 +69,7 @@ def test_a_job_that_scribbles_into_the_workers_descriptors_harms_only_itself():
             for descriptor in range(200, 210):
                 with suppress(OSError):
                     os.write(descriptor, b"\xff" * 64)
+            signal.pause()  # the job: it is ended where it stands
         return job
 
     conductor = Conductor(scribble, worker_limit=2, jobs_queue=range(20), logging=False)

@@ -64,6 +64,8 @@ class ConductorLink:
         self._connection = Connection()
         self._is_open = True
         self._is_writing = False
+        self._is_spoilt = False
+        """Garbage was read: nothing that follows can be believed."""
         self._applied = 0
         """How many outcome records were passed on."""
         self._stash: tuple[list[int], list[int], list[Any]] = ([], [], [])
@@ -128,6 +130,7 @@ class ConductorLink:
         try:
             yield
         except ProtocolError as error:
+            self._is_spoilt = True
             self._stop_reading()
             self._receiver.on_garbage(self._worker_id, error)
 
@@ -161,6 +164,8 @@ class ConductorLink:
 
     def _read_records(self) -> None:
         """Empty the result pipe into the stash."""
+        if self._is_spoilt:
+            return
         room = self._scratch[: self._ends.results_size]
         try:
             count = os.readv(self._ends.results, [room])
