@@ -259,11 +259,11 @@ def test_a_script_that_ends_within_a_run_leaves_no_worker(script):
         import itertools
         from okanjo_conductor import conduct
         values = conduct(abs, itertools.count(), worker_limit=2)
-        print(next(values))
+        print(next(values) >= 0)
         raise SystemExit(0)
     """
 
-    assert script(text) == ["0"]
+    assert script(text) == ["True"]
 
 
 # Large data
