@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ class Outcomes:
 
         thread = threading.Thread(target=run, name="okanjo-conductor", daemon=True)
         thread.start()
+        _live[thread] = self._abort
         try:
             while not (buffer.is_over and buffer.is_empty):
                 news.wait()
@@ -70,6 +72,7 @@ class Outcomes:
                 self._abort()
                 buffer.discard()
             thread.join()
+            del _live[thread]
         if ends:
             raise ends[0]
 
@@ -95,6 +98,22 @@ class Outcomes:
                 buffer.discard()
                 await asyncio.wait([task])
         await task
+
+
+_live: dict[threading.Thread, Callable[[], None]] = {}
+"""The threads of runs that are being iterated over, and how to abort each."""
+
+
+@atexit.register
+def _end_live_runs() -> None:
+    """End the runs that the program leaves behind, while threads can still run.
+
+    A suspended iteration is closed only when the interpreter clears its modules. Threads are
+    stopped by then, and waiting for one would never end.
+    """
+    for thread, abort in tuple(_live.items()):
+        abort()
+        thread.join()
 
 
 def _size(record: JobsDone | JobFailed) -> int:

@@ -9,6 +9,7 @@ is a fresh process instead.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import signal
@@ -24,8 +25,6 @@ from okanjo_conductor._io import bootstrap
 from okanjo_conductor._io.deadman import DeadMansSwitch
 
 if TYPE_CHECKING:
-    import asyncio
-
     from okanjo_conductor._io.bootstrap import Boot, Start
     from okanjo_conductor._io.links import WorkerEnds
 
@@ -35,6 +34,9 @@ _CODE = (
     "from okanjo_conductor._boot import main; main({descriptor})"
 )
 _LENGTH = struct.Struct("<Q")
+_LEAVE_PATIENCE = 2.0
+"""Seconds that a process which was hung up on may take to leave."""
+_LEAVE_POLL = 0.001
 _EXIT_POLL = 0.02
 """Seconds between looks at a process where there are no pidfds."""
 
@@ -239,15 +241,12 @@ class _Process:
         self._exit_watch()
         if not self._is_booted:
             self._popen.kill()
-        await self._loop.run_in_executor(None, self._wait)
+        deadline = self._loop.time() + _LEAVE_PATIENCE
+        while self._popen.poll() is None:  # no thread for it: at exit none can be started
+            if self._loop.time() > deadline:
+                self._popen.kill()
+            await asyncio.sleep(_LEAVE_POLL)
         self._forget()
-
-    def _wait(self) -> None:
-        try:
-            self._popen.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            self._popen.kill()
-            self._popen.wait()
 
     # What the process says
 
