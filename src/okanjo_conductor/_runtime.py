@@ -59,7 +59,7 @@ from okanjo_conductor.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from okanjo_conductor._io.assignment import Assignment
     from okanjo_conductor._io.worker_link import WorkerLink
@@ -146,7 +146,8 @@ class _Batch:
         self.wires = wires
         self.keys = keys
         self.attempts = attempts
-        self.cursor = iter(range(len(wires)))
+        self.claimed: Iterator[int] = iter(())
+        """Claims the next job each time it is asked; shared by the loop and `get_next_job`."""
 
 
 class Runtime:
@@ -159,6 +160,8 @@ class Runtime:
         self._batches: deque[_Batch] = deque()
         self._posts: deque[Message] = deque()
         """Messages that wait for the end of the job."""
+        self._arrived: deque[Post] = deque()
+        """Replies to hand over: not while reading, because who gets one may ask for another."""
         self._is_stopping = False
         self._reading = threading.Lock()
         """Held by the thread that reads the link."""
@@ -176,7 +179,7 @@ class Runtime:
         self._told = 0
         """Of how many outcomes the conductor was told then."""
         self._started = 0
-        """When the job at hand was started."""
+        """When the job at hand was started; between jobs, when the last one ended."""
         self._declined: tuple[int, int] | None = None
         """A run of ordinals skipped and not yet reported."""
 
@@ -226,40 +229,63 @@ class Runtime:
 
     def _run_batch(self, batch: _Batch) -> None:
         """Execute the jobs of a batch. The hot path of the package: a few µs per job."""
-        page, clock, atoms = self._link.cells, perf_counter_ns, ATOMS
-        process_job, write = self._worker.process_job, self._link.write_outcome
-        stats, head, atom = self._worker.stats, records.head, records.atom
-        first, wires = batch.first, batch.wires
+        clock, atoms, process_job = perf_counter_ns, ATOMS, self._worker.process_job
         self._batch = batch
-        for index in batch.cursor:
-            ordinal = first + index
-            page[cells.CLAIM] = ordinal
-            if self._is_stopping or page[cells.LOW] < ordinal <= page[cells.HIGH]:
-                self._decline(ordinal)
-                continue
+        batch.claimed = self._claim_each(batch)
+        for index in batch.claimed:
             self._index = index
             self._started = clock()
             try:
-                wire = wires[index]
+                wire = batch.wires[index]
                 self._payload = payload = wire if type(wire) in atoms else _unpickled(wire)
                 value = process_job(payload)
+                if self._index < 0:
+                    continue  # get_next_job has published everything
                 if self._completion is not None or value is LATER:
                     value = self._completed(value)
-                item: _Item = atom(value) if type(value) in atoms else _value_item(value)
-                stats["jobs_done"] = stats.get("jobs_done", 0) + 1
+                item: _Item = self._done_item(value)
             except BaseException as error:
                 item = self._failure_item(error)
-            now = clock()
-            ordinal = first + self._index  # get_next_job may have moved on
-            if type(item) is bytes and len(item) <= _RECORD_ROOM:
-                write(head(ordinal, now - self._started) + item)
-            else:
-                self._publish_large(ordinal, now - self._started, item)
-            self._after_job()
-            if now - self._rung > _BELL:
+            self._publish(item)
+            if self._started - self._rung > _BELL:
                 self._ring()
                 self._read_nowait()
         self._batch = None
+
+    def _claim_each(self, batch: _Batch) -> Iterator[int]:
+        """Claim the jobs of a batch one after another; decline those that were recalled.
+
+        Every start of a job comes through here, and the outcome of a job lies in the kernel before
+        the next one is asked for.
+        """
+        page = self._link.cells
+        for index in range(len(batch.wires)):
+            ordinal = batch.first + index
+            page[cells.CLAIM] = ordinal
+            if self._is_stopping or page[cells.LOW] < ordinal <= page[cells.HIGH]:
+                self._decline(ordinal)
+            else:
+                yield index
+
+    def _publish(self, item: _Item) -> None:
+        """Put the outcome of the job at hand into the kernel, and let go of the job."""
+        batch, index = self._batch, self._index
+        if batch is None or index < 0:
+            _log.error("process_job raised after get_next_job() had completed its last job")
+            return
+        now = perf_counter_ns()
+        ordinal, nanoseconds = batch.first + index, now - self._started
+        self._started = now
+        if type(item) is bytes and len(item) <= _RECORD_ROOM:
+            self._link.write_outcome(records.head(ordinal, nanoseconds) + item)
+        else:
+            self._publish_large(ordinal, nanoseconds, item)
+        batch.wires[index] = None
+        self._index = -1
+        self._payload = self._completion = None
+        self._emit("job_done")
+        if self._posts:
+            self._deliver_posts()
 
     def _publish_large(self, ordinal: int, nanoseconds: int, item: _Item) -> None:
         """Send an outcome that is too large for an atomic write."""
@@ -269,17 +295,6 @@ class Runtime:
         elif isinstance(item, bytes):
             item = records.atom_pickle(item)
         self._link.send(LargeOutcome(ordinal, nanoseconds, is_failure, item))
-
-    def _after_job(self) -> None:
-        """Let go of the job at hand."""
-        batch, index = self._batch, self._index
-        if batch is not None:
-            batch.wires[index] = None
-        self._index = -1
-        self._payload = self._completion = None
-        self._emit("job_done")
-        if self._posts:
-            self._deliver_posts()
 
     def _completed(self, value: Any) -> Any:
         """Wait for `complete_job`; return its value, or raise its error."""
@@ -314,26 +329,17 @@ class Runtime:
                 "at hand"
             )
             raise ConductorStateError(message)
-        page = self._link.cells
-        for index in batch.cursor:
-            self._publish_completion(batch.first + self._index)
-            page[cells.CLAIM] = batch.first + index
-            self._index, self._completion, self._started = index, None, perf_counter_ns()
-            self._payload = _unpickled(batch.wires[index])
-            return self._payload
-        return None
-
-    def _publish_completion(self, ordinal: int) -> None:
         try:
-            value = self._completed(None)
-            item: _Item = records.atom(value) if type(value) in ATOMS else _value_item(value)
+            item: _Item = self._done_item(self._completed(None))
         except BaseException as error:
             item = self._failure_item(error)
-        nanoseconds = perf_counter_ns() - self._started
-        if type(item) is bytes and len(item) <= _RECORD_ROOM:
-            self._link.write_outcome(records.head(ordinal, nanoseconds) + item)
-        else:
-            self._publish_large(ordinal, nanoseconds, item)
+        self._publish(item)
+        index = next(batch.claimed, None)
+        if index is None:
+            return None
+        self._index, self._started = index, perf_counter_ns()
+        self._payload = payload = _unpickled(batch.wires[index])
+        return payload
 
     def job_at_hand(self) -> JobInfo | None:
         """Tell which job is being executed."""
@@ -341,6 +347,12 @@ class Runtime:
         if batch is None or index < 0:
             return None
         return JobInfo(batch.keys[index], batch.attempts.get(index, 1))
+
+    def _done_item(self, value: Any) -> _Item:
+        item = records.atom(value) if type(value) in ATOMS else _value_item(value)
+        stats = self._worker.stats
+        stats["jobs_done"] = stats.get("jobs_done", 0) + 1
+        return item
 
     def _failure_item(self, error: BaseException) -> bytes | _LargeFailure:
         if isinstance(error, _ConductorGone):
@@ -387,15 +399,18 @@ class Runtime:
                     self._handle(self._received(self._link.receive_nowait))
             finally:
                 self._reading.release()
+            self._deliver_replies()
 
     def _read_blocking(self) -> None:
         with self._reading:
             if not (self._batches or self._posts or self._is_stopping):
                 self._handle(self._received(self._link.receive))
+        self._deliver_replies()
 
     def _read_nowait(self) -> None:
         with self._reading:
             self._handle(self._received(self._link.receive_nowait))
+        self._deliver_replies()
 
     @staticmethod
     def _received(read: Callable[[], list[AnyMessage]]) -> list[AnyMessage]:
@@ -430,18 +445,37 @@ class Runtime:
             reply.resolve(*_decoded(message))
 
     def _on_post(self, message: Post) -> None:
-        error, data = _decoded(message)
-        post = Message(
-            message.cmd, data, message.callback, self._place.worker_id, self._place.master_id
-        )
-        if message.callback is None and error is None:
-            self._posts.append(post)
-        elif message.callback is not None and error is not None:
-            self.fire(message.callback, error, None)
-        elif message.callback is not None:
-            self._hand_to_user(post)
-            if message.callback in self._replies:
-                self.fire(message.callback, None, post)
+        if message.callback is None:
+            error, data = _decoded(message)
+            if error is None:
+                self._posts.append(self._message(message, data))
+            else:
+                _log.error("message %r is lost: %s", message.cmd, error)
+        else:
+            self._arrived.append(message)
+
+    def _message(self, post: Post, data: Any) -> Message:
+        return Message(post.cmd, data, post.callback, self._place.worker_id, self._place.master_id)
+
+    def _deliver_replies(self) -> None:
+        """Hand over the replies that have arrived."""
+        while self._arrived:
+            try:
+                reply = self._arrived.popleft()
+            except IndexError:
+                return  # another thread was faster
+            self._deliver_reply(reply)
+
+    def _deliver_reply(self, reply: Post) -> None:
+        callback = reply.callback or ""
+        error, data = _decoded(reply)
+        if error is not None:
+            self.fire(callback, error, None)
+            return
+        message = self._message(reply, data)
+        self._hand_to_user(message)
+        if callback in self._replies:
+            self.fire(callback, None, message)
 
     def _deliver_posts(self) -> None:
         """Let the worker handle the messages that waited."""

@@ -16,6 +16,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 from okanjo_conductor import LATER, ConductorWorker, is_worker
+from okanjo_conductor._io import cells
 
 SEEN_AT_IMPORT = {
     "is_worker": is_worker(),
@@ -405,3 +406,44 @@ class StartsTwice(ConductorWorker):
             from okanjo_conductor import Conductor
 
             Conductor(square, jobs_queue=[1]).run()
+
+
+class AsksInACallback(ConductorWorker):
+    """Makes a request of its own while it is handed the reply to another one."""
+
+    def process_job(self, job):
+        self.send_request_to_master("first", job, self.on_reply)
+        return LATER
+
+    def on_reply(self, err, msg):
+        self.complete_job(err, value=self.lookup("words", msg.data))
+
+
+class AsksInAHandler(ConductorWorker):
+    """Makes a request of its own while it handles the reply to another one."""
+
+    def process_job(self, job):
+        return self.request("first", job)
+
+    def on_master_message(self, msg):
+        word = self.lookup("words", msg.data)
+        self.fire_request_callback(msg.callback, None, word)
+
+
+class TakesWhatWasRecalled(ConductorWorker):
+    """Asks for the next job just after the conductor has recalled what waits here.
+
+    The value tells what it was given though it had been recalled.
+    """
+
+    def process_job(self, job):
+        batch, index = self._runtime._batch, self._runtime._index
+        last = batch.first + len(batch.wires) - 1
+        if index + 1 == len(batch.wires):
+            return []
+        cells.revoke(self._runtime._link.cells, last)
+        self.complete_job(None, value=[])
+        given = self.get_next_job()
+        if given is not None:
+            self.complete_job(None, value=[given])
+        return None

@@ -92,6 +92,20 @@ def test_get_next_job_before_complete_job_is_an_error():
     assert "after complete_job()" in str(outcome.error)
 
 
+def test_get_next_job_gives_nothing_that_was_recalled():
+    outcomes = outcomes_of(programs.TakesWhatWasRecalled, range(500))
+
+    assert sorted(o.key for o in outcomes) == list(range(500))
+    assert [o.value for o in outcomes if o.value] == []
+    assert all(o.attempts == 1 for o in outcomes)
+
+
+def test_what_get_next_job_completes_is_counted():
+    conductor = Conductor(programs.Batcher, worker_limit=1, jobs_queue=range(200))
+
+    assert conductor.run().last_stats["jobs_done"] == 200
+
+
 # Crashes
 
 
@@ -624,3 +638,18 @@ def test_a_killed_worker_is_announced_with_its_signal():
     assert bad.error.signal == signal.SIGKILL.name
     assert good.value == 1
     assert {(e.signal, e.code, e.key) for e in errors} == {("SIGKILL", None, 0)}
+
+
+class Answering(Conductor):
+    """Replies with what it was sent."""
+
+    def on_worker_message(self, worker_id, msg):
+        self.send_message_to_worker(worker_id, msg.cmd, msg.data, msg.callback)
+
+
+@pytest.mark.parametrize("worker", [programs.AsksInACallback, programs.AsksInAHandler])
+def test_a_request_may_be_made_while_a_reply_is_handled(worker):
+    lookups = {"words": {n: str(n) for n in range(50)}}
+    conductor = Answering(worker, worker_limit=2, jobs_queue=range(50), lookups=lookups)
+
+    assert {o.key: o.value for o in conductor.outcomes()} == lookups["words"]
