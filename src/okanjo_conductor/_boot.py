@@ -142,6 +142,7 @@ def _become(boot: Boot, worker: Any, order: Start, ends: list[int]) -> NoReturn:
     job_link, results, page, stdout, stderr = ends
     _redirect(stdout, stderr)
     link = WorkerLink(_move_up(job_link), _move_up(results), _move_up(page))
+    os.register_at_fork(after_in_child=link.abandon)
     assignment.assign(
         assignment.Assignment(order.worker_id, order.slot, order.master_id, order.log_level, link)
     )

@@ -681,3 +681,14 @@ def test_a_run_is_busy_while_a_worker_holds_a_job():
     assert not scene.state.is_busy
     scene = running(1)
     assert scene.state.is_busy
+
+
+def test_jobs_that_come_when_the_workers_leave_stay_in_the_source():
+    scene = running(1)
+    scene.executing(1).finish()
+    scene.hear(scene.worker(1))
+    scene.answer_intake()
+    assert scene.phase is Phase.ENDING
+    assert scene.fill_source(1) == []
+    scene.end()
+    assert len(scene.source) == 1

@@ -219,7 +219,8 @@ class Happenings(RuleBasedStateMachine):
         failed_to_start = self.world.ends[0].error is not None
         if not (self.was_aborted or failed_to_start or self.was_broken):
             assert {job.id for job in self.world.returned} <= self.world.in_vain
-            assert not self.world.source, "jobs were left in the source"
+            left = len(self.world.source)
+            assert left == self.world.filled_in_vain, "jobs were left in the source"
 
 
 def done(worker_id, ordinals):

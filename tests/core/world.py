@@ -146,6 +146,8 @@ class World:
         self.accepted: dict[int, Job] = {}
         self.in_vain: set[int] = set()
         """Jobs that were added when the run was ending."""
+        self.filled_in_vain = 0
+        """How many jobs the source was given when the run was ending."""
         self.charges: dict[int, list[Cause]] = {}
         """The bad ends of every job, by the books of the world."""
         self.heard_charges: dict[int, list[Cause]] = {}
@@ -379,6 +381,8 @@ class World:
     def start(self, jobs: int = 0) -> list[do.Command]:
         """Begin the run, with so many jobs in the source."""
         self.source.extend("job" for _ in range(jobs))
+        if self.phase is Phase.ENDING:
+            self.filled_in_vain += jobs
         commands = self.send(ev.RunStarted())
         return commands + self.answer_intake() if jobs else commands
 

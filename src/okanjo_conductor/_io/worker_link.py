@@ -39,7 +39,6 @@ class WorkerLink:
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self._poll.register(self._wake_read, select.POLLIN)
-        os.register_at_fork(after_in_child=self._abandon)
         self.outcomes = 0
         """How many records were written to the result pipe."""
 
@@ -94,7 +93,7 @@ class WorkerLink:
         except BlockingIOError:
             return  # it has been woken often enough
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
         """Close the links in a process that a job has forked: only the worker may speak."""
         self._socket.close()
         os.close(self._results)
