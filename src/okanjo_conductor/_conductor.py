@@ -19,6 +19,7 @@ from pyee.base import EventEmitter
 from okanjo_conductor._io import assignment
 from okanjo_conductor._io.bootstrap import Boot, Target
 from okanjo_conductor._io.cpus import usable_cpus
+from okanjo_conductor._io.loops import call_soon
 from okanjo_conductor._types import Retry
 from okanjo_conductor._wire.byvalue import (
     encode_by_value,
@@ -445,10 +446,7 @@ class Conductor(EventEmitter):
         if threading.get_ident() == self._thread:
             function(*args)
         elif loop is not None:
-            try:
-                loop.call_soon_threadsafe(function, *args)
-            except RuntimeError:
-                return  # the loop is closed: the run is over
+            call_soon(loop, function, *args)
 
     def _call(self, function: Callable[..., Any], *args: Any) -> None:
         """Call a function in the thread of the run, and raise here what it raises."""

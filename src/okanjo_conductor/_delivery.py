@@ -20,6 +20,7 @@ from okanjo_conductor._types import (
     Outcome,
     Report,
 )
+from okanjo_conductor._wire.failures import qualified_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,6 +66,11 @@ def outcomes_of(record: JobsDone | JobFailed) -> Iterator[Outcome]:
             slot=record.slot,
             seconds=nanoseconds / 1e9,
         )
+
+
+def size_of(record: JobsDone | JobFailed) -> int:
+    """Count the outcomes of a record."""
+    return len(record.jobs) if isinstance(record, JobsDone) else 1
 
 
 class ReportBuilder:
@@ -120,8 +126,7 @@ class ReportBuilder:
                 heapq.heapreplace(heap, entry)
 
     def _note_failure(self, record: JobFailed) -> None:
-        kind = type(record.error)
-        name = getattr(record.error, "type_name", None) or f"{kind.__module__}.{kind.__qualname__}"
+        name = getattr(record.error, "type_name", None) or qualified_name(type(record.error))
         group = (record.state, record.cause, name, record.place)
         known = self._groups.get(group)
         if known is None and len(self._groups) >= MAX_FAILURE_GROUPS:
@@ -129,7 +134,7 @@ class ReportBuilder:
             return
         count = 0
         keys: tuple[Key, ...] = ()
-        error = f"{name.removeprefix('builtins.')}: {record.error}"
+        error = f"{name}: {record.error}"
         if known is not None:
             count, keys, error = known.count, known.keys, known.error
         if len(keys) < _KEYS_PER_GROUP:
@@ -164,7 +169,7 @@ class OutcomeBuffer:
             return False
         with self._lock:
             self._records.extend(added)
-            self._size += sum(len(r.jobs) if isinstance(r, JobsDone) else 1 for r in added)
+            self._size += sum(map(size_of, added))
             is_new_pause = self._size >= self.limit and not self._is_paused
             self._is_paused |= is_new_pause
         self._notify()

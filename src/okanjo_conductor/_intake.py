@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core.jobs import Job
+from okanjo_conductor._io.loops import call_soon
 from okanjo_conductor._types import JobId, Key
 from okanjo_conductor._wire.byvalue import mentions_main, names_in_main
 from okanjo_conductor._wire.codec import ATOMS, Encoded, encode, encode_payload
@@ -127,7 +128,7 @@ class Intake:
         """What the source raised."""
         self.main_names: set[str] = set()
         """Objects of ``__main__`` that payloads need."""
-        queue._on_append = lambda: self._call_soon(self._on_append)
+        queue._on_append = lambda: call_soon(loop, self._on_append)
 
     def add(self, source: Iterable[Any] | AsyncIterable[Any]) -> None:
         """Read this iterable too: what ``generate_jobs`` gave."""
@@ -182,12 +183,6 @@ class Intake:
         if isinstance(self._reader, _ReadingTask):
             self._reader.task.cancel()
             await asyncio.gather(self._reader.task, return_exceptions=True)
-
-    def _call_soon(self, function: Callable[..., None], *args: Any) -> None:
-        try:
-            self._loop.call_soon_threadsafe(function, *args)
-        except RuntimeError:
-            return  # the loop is closed: the run is over
 
     def _on_append(self) -> None:
         if not self._is_closed:
@@ -353,7 +348,7 @@ class _ReadingThread(_Reader):
                 self._ending = (None,)
             except BaseException as error:
                 self._ending = (error,)
-            self._soon(self._answer)
+            call_soon(self._loop, self._answer)
         if self._is_stopped:
             self._keep_buffered()
 
@@ -364,13 +359,9 @@ class _ReadingThread(_Reader):
             self._read += 1
             if len(self._buffer) == 1:
                 deadline = monotonic() + _PATIENCE
-                self._soon(self._arm)
+                call_soon(self._loop, self._arm)
             elif monotonic() > deadline:
                 return
-
-    def _soon(self, function: Callable[[], None]) -> None:
-        with suppress(RuntimeError):  # the loop is closed: the run is over
-            self._loop.call_soon_threadsafe(function)
 
 
 class _ReadingTask(_Reader):

@@ -7,13 +7,12 @@ import atexit
 import threading
 from typing import TYPE_CHECKING, Any
 
-from okanjo_conductor._core.records import JobsDone
-from okanjo_conductor._delivery import OutcomeBuffer, Reorderer, outcomes_of
+from okanjo_conductor._delivery import OutcomeBuffer, Reorderer, outcomes_of, size_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
-    from okanjo_conductor._core.records import JobFailed
+    from okanjo_conductor._core.records import JobFailed, JobsDone
     from okanjo_conductor._types import Outcome, Report
 
 
@@ -66,7 +65,7 @@ class Outcomes:
                 news.clear()
                 for record in buffer.take():
                     yield record
-                    buffer.release(_size(record))
+                    buffer.release(size_of(record))
         finally:
             if not buffer.is_over:
                 self._abort()
@@ -89,7 +88,7 @@ class Outcomes:
                 for record in buffer.take():
                     for outcome in order.add(record) if order else outcomes_of(record):
                         yield outcome
-                    buffer.release(_size(record))
+                    buffer.release(size_of(record))
             for outcome in order.rest() if order else ():
                 yield outcome
         finally:
@@ -114,7 +113,3 @@ def _end_live_runs() -> None:
     for thread, abort in tuple(_live.items()):
         abort()
         thread.join()
-
-
-def _size(record: JobsDone | JobFailed) -> int:
-    return len(record.jobs) if isinstance(record, JobsDone) else 1

@@ -22,6 +22,7 @@ from okanjo_conductor._delivery import ReportBuilder, outcomes_of
 from okanjo_conductor._intake import Intake
 from okanjo_conductor._io import bootstrap, cells, links
 from okanjo_conductor._io.conductor_link import ConductorLink
+from okanjo_conductor._io.loops import call_soon
 from okanjo_conductor._types import Cause, Message, Ordinal, WorkerId
 from okanjo_conductor._wire import byvalue, failures
 from okanjo_conductor._wire import messages as msg
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._core.records import Record
     from okanjo_conductor._delivery import OutcomeBuffer
     from okanjo_conductor._intake import JobsQueue
-    from okanjo_conductor._types import Key, Report, Retry, StatsReport, WorkerExit
+    from okanjo_conductor._types import Key, Report, Retry, StatsReport
     from okanjo_conductor._wire.messages import AnyMessage
     from okanjo_conductor.errors import ProtocolError
 
@@ -264,10 +265,7 @@ class Run:
             self._events.append(ev.IntakeReopened())
 
     def _resume_delivery(self) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self.post, ev.DeliveryResumed())
-        except RuntimeError:
-            return  # the loop is closed: the run is over
+        call_soon(self._loop, self.post, ev.DeliveryResumed())
 
     def _set_buffer_limit(self, batch: int) -> None:
         if self._buffer is not None:
@@ -282,7 +280,7 @@ class Run:
     def _start_worker(self, command: do.StartWorker) -> None:
         worker_id = command.worker_id
         try:
-            ours, theirs = links.make(self._cluster.deadman)
+            ours, theirs = links.make()
         except OSError as error:
             detail = f"its links could not be made: {error}"
             self._loop.call_soon(self.on_worker_exited, worker_id, None, None, detail)
@@ -337,10 +335,7 @@ class Run:
         self.intake.give_back(command.jobs)
 
     def _announce_exit(self, command: do.AnnounceExit) -> None:
-        self._announce(command.end)
-
-    def _announce(self, end: WorkerExit) -> None:
-        owner = self._owner
+        end, owner = command.end, self._owner
         if end.cause is not None:
             self._report.worker_lost(end)
         owner._say("worker %d has ended: %s", end.worker_id, end.signal or f"exit code {end.code}")

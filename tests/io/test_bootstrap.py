@@ -73,3 +73,18 @@ def test_a_message_cut_short_is_an_end_of_file(sent, pair):
 
     with pytest.raises(EOFError):
         bootstrap.receive(theirs)
+
+
+def test_what_was_read_in_pieces_is_split_into_whole_messages():
+    messages = [bootstrap.Started(1, 100), bootstrap.Exited(1, 9), bootstrap.Booted(can_fork=True)]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for message in messages:
+            bootstrap.send(ours, message)
+        data = theirs.recv(1 << 16)
+
+    for cut in range(len(data) + 1):
+        first, rest = bootstrap.split(data[:cut])
+        second, nothing = bootstrap.split(rest + data[cut:])
+        assert first + second == messages
+        assert nothing == b""

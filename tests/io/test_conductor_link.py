@@ -10,7 +10,6 @@ import pytest
 
 from okanjo_conductor._io import links
 from okanjo_conductor._io.conductor_link import ConductorLink
-from okanjo_conductor._io.deadman import DeadMansSwitch
 from okanjo_conductor._io.worker_link import WorkerLink
 from okanjo_conductor._wire import records
 from okanjo_conductor._wire.messages import Bell, Bye, LastWords, Ready
@@ -80,8 +79,7 @@ class Linked:
 
 @pytest.fixture
 def linked():
-    switch = DeadMansSwitch()
-    made = Linked(*links.make(switch.read_end))
+    made = Linked(*links.make())
     yield made
     made.theirs._socket.close()
     for descriptor in (
@@ -94,7 +92,6 @@ def linked():
     made.theirs.cells.release()
     if made.job_link.fileno() >= 0:
         made.ours.finish()
-    switch.close()
 
 
 def test_outcomes_come_before_the_frame_that_follows_them(linked):
@@ -194,8 +191,7 @@ def test_lines_of_output_are_never_torn(linked, capsys):
 
 def test_a_real_loop_delivers_too():
     async def deliver():
-        switch = DeadMansSwitch()
-        ours, theirs = links.make(switch.read_end)
+        ours, theirs = links.make()
         told = asyncio.get_running_loop().create_future()
 
         class Once(Receiver):
@@ -213,7 +209,6 @@ def test_a_real_loop_delivers_too():
             os.close(descriptor)
         worker.cells.release()
         link.finish()
-        switch.close()
 
     before = len(list(Path("/proc/self/fd").iterdir()))
     asyncio.run(deliver())

@@ -25,7 +25,7 @@ def count_descriptors():
 def test_closing_both_ends_leaves_no_descriptor(switch):
     before = count_descriptors()
 
-    ours, theirs = links.make(switch.read_end)
+    ours, theirs = links.make()
     assert count_descriptors() > before
     ours.close()
     theirs.close()
@@ -34,8 +34,8 @@ def test_closing_both_ends_leaves_no_descriptor(switch):
     os.fstat(switch.read_end)  # it is shared and stays open
 
 
-def test_the_ends_belong_together(switch):
-    ours, theirs = links.make(switch.read_end)
+def test_the_ends_belong_together():
+    ours, theirs = links.make()
 
     os.write(theirs.job_link, b"job link")
     os.write(theirs.results, b"results")
@@ -49,14 +49,15 @@ def test_the_ends_belong_together(switch):
     assert os.read(ours.stdout, 100) == b"stdout"
     assert os.read(ours.stderr, 100) == b"stderr"
     assert ours.cells[cells.CLAIM] == 5
-    assert theirs.as_list()[-1] == switch.read_end
+    travelling = [theirs.job_link, theirs.results, theirs.cells, theirs.stdout, theirs.stderr]
+    assert theirs.as_list() == travelling
     page.release()
     ours.close()
     theirs.close()
 
 
-def test_the_conductors_ends_never_block_and_the_workers_may(switch):
-    ours, theirs = links.make(switch.read_end)
+def test_the_conductors_ends_never_block_and_the_workers_may():
+    ours, theirs = links.make()
 
     for descriptor in (ours.job_link.fileno(), ours.results, ours.stdout, ours.stderr):
         assert not os.get_blocking(descriptor)
@@ -66,8 +67,8 @@ def test_the_conductors_ends_never_block_and_the_workers_may(switch):
     theirs.close()
 
 
-def test_a_read_of_the_size_of_the_pipe_empties_it(switch):
-    ours, theirs = links.make(switch.read_end)
+def test_a_read_of_the_size_of_the_pipe_empties_it():
+    ours, theirs = links.make()
     written = 0
     while True:
         try:
@@ -81,7 +82,7 @@ def test_a_read_of_the_size_of_the_pipe_empties_it(switch):
 
 
 @pytest.mark.parametrize("good", range(4))
-def test_links_that_cannot_be_made_leave_nothing_open(good, switch, monkeypatch):
+def test_links_that_cannot_be_made_leave_nothing_open(good, monkeypatch):
     pipes = []
 
     def pipe():
@@ -99,6 +100,6 @@ def test_links_that_cannot_be_made_leave_nothing_open(good, switch, monkeypatch)
         patch.setattr(os, "pipe", pipe)
         patch.setattr(cells, "make_page", no_page)
         with pytest.raises(OSError, match="Too many open files"):
-            links.make(switch.read_end)
+            links.make()
 
     assert count_descriptors() == before

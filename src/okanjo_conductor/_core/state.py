@@ -151,8 +151,7 @@ class ConductorState:
         self._ledger.accept(event.jobs)
 
     def _on_job_refused(self, event: ev.JobRefused, _now: float) -> None:
-        attempt = Attempt(0, Cause.UNSERIALISABLE, event.error, 0, None)
-        self._fail(event.job, JobState.FAILED, (attempt,), None, "")
+        self._fail(event.job, JobState.FAILED, Cause.UNSERIALISABLE, event.error)
 
     def _on_intake_ended(self, event: ev.IntakeEnded, _now: float) -> None:
         self._answer_intake(Intake.CLOSED if event.is_final else Intake.DRY)
@@ -345,7 +344,7 @@ class ConductorState:
         else:
             state = final_state(self._retry, history)
         if state is not None:
-            self._fail(job, state, history, worker, place)
+            self._fail(job, state, cause, error, history=history, worker=worker, place=place)
             return
         self._step.records.append(rec.JobRetried(job=job, attempt=attempt))
         if wait := delay(self._retry, history):
@@ -357,9 +356,12 @@ class ConductorState:
         self,
         job: Job,
         state: JobState,
-        history: tuple[Attempt, ...],
-        worker: Worker | None,
-        place: str,
+        cause: Cause,
+        error: Exception,
+        *,
+        history: tuple[Attempt, ...] = (),
+        worker: Worker | None = None,
+        place: str = "",
     ) -> None:
         self._ledger.close(job)
         self._step.records.append(
@@ -368,10 +370,10 @@ class ConductorState:
                 slot=worker.slot.number if worker else None,
                 job=job,
                 state=state,
-                cause=history[-1].cause,
-                error=history[-1].error,
+                cause=cause,
+                error=error,
                 place=place,
-                history=history if worker else (),
+                history=history,
             )
         )
 

@@ -2,7 +2,11 @@
 
 cells      the shared page in which a worker claims ordinals and the conductor revokes them
 links      what connects a conductor with one worker, made in pairs of ends
+conductor_link, worker_link: these links, as either side uses them
 deadman    workers end with their conductor, whatever either of them is doing
-forkserver the clean process that starts workers, as the conductor sees it
-bootstrap  the first message to a new process: how to find the package and the worker
+bootstrap  the first words to a new process, before there is a worker
+assignment what this process is: a conductor's own, or a worker of one
+leaving    how a worker process ends
+loops      reaching an event loop from any thread
+cpus       how many CPUs this process may use
 """

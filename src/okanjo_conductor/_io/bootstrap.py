@@ -105,6 +105,19 @@ def receive(sock: socket.socket) -> tuple[Any, list[int]]:
     return pickle.loads(_exactly(sock, length)), descriptors
 
 
+def split(data: bytes) -> tuple[list[Any], bytes]:
+    """Take the whole messages off the front of what was read; return them and the rest."""
+    messages = []
+    while len(data) >= _LENGTH.size:
+        (length,) = _LENGTH.unpack_from(data)
+        end = _LENGTH.size + length
+        if len(data) < end:
+            break
+        messages.append(pickle.loads(data[_LENGTH.size : end]))
+        data = data[end:]
+    return messages, data
+
+
 def _exactly(sock: socket.socket, count: int) -> bytes:
     parts = []
     while count:

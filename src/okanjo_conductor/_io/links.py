@@ -32,15 +32,14 @@ class WorkerEnds:
     cells: int
     stdout: int
     stderr: int
-    deadman: int
 
     def as_list(self) -> list[int]:
         """Return them in the order in which they travel."""
         return [getattr(self, field.name) for field in fields(self)]
 
     def close(self) -> None:
-        """Close the conductor's copies. The dead man's read end is shared and stays."""
-        for descriptor in self.as_list()[:-1]:
+        """Close the conductor's copies."""
+        for descriptor in self.as_list():
             os.close(descriptor)
 
 
@@ -64,7 +63,7 @@ class ConductorEnds:
         self.cells.release()
 
 
-def make(deadman: int) -> tuple[ConductorEnds, WorkerEnds]:
+def make() -> tuple[ConductorEnds, WorkerEnds]:
     """Make the links of one worker.
 
     Raises:
@@ -89,7 +88,7 @@ def make(deadman: int) -> tuple[ConductorEnds, WorkerEnds]:
         undo.pop_all()
     return (
         ConductorEnds(ours, results[0], size, view, stdout[0], stderr[0]),
-        WorkerEnds(theirs.detach(), results[1], page, stdout[1], stderr[1], deadman),
+        WorkerEnds(theirs.detach(), results[1], page, stdout[1], stderr[1]),
     )
 
 

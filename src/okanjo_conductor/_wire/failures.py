@@ -34,7 +34,7 @@ class Failure(NamedTuple):
 def take_apart(error: BaseException) -> Failure:
     """Describe an exception so that it can travel. Never raises."""
     return Failure(
-        type_name=_qualified_name(type(error)),
+        type_name=qualified_name(type(error)),
         message=_text(error),
         traceback=_formatted(error),
         place=_innermost_place(error.__traceback__),
@@ -87,8 +87,8 @@ def _formatted(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
     except (Exception, SystemExit) as broken:
-        why = _qualified_name(type(broken))
-        return f"{_qualified_name(type(error))} (its traceback cannot be formatted: {why})"
+        why = qualified_name(type(broken))
+        return f"{qualified_name(type(error))} (its traceback cannot be formatted: {why})"
 
 
 def _text(error: BaseException) -> str:
@@ -99,7 +99,8 @@ def _text(error: BaseException) -> str:
         return "(its message cannot be shown)"
 
 
-def _qualified_name(kind: type) -> str:
+def qualified_name(kind: type) -> str:
+    """Name a type as tracebacks do."""
     name = kind.__qualname__
     return name if kind.__module__ == "builtins" else f"{kind.__module__}.{name}"
 

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pickle
 import signal
 import socket
-import struct
 import subprocess
 import sys
 from contextlib import suppress
@@ -33,7 +31,6 @@ _CODE = (
     "import sys; sys.path.insert(0, {root!r}); "
     "from okanjo_conductor._boot import main; main({descriptor})"
 )
-_LENGTH = struct.Struct("<Q")
 _LEAVE_PATIENCE = 2.0
 """Seconds that a process which was hung up on may take to leave."""
 _LEAVE_POLL = 0.001
@@ -81,11 +78,6 @@ class LocalCluster:
         self._processes: set[_Process] = set()
         self._homes: dict[int, _Process] = {}
         """The process that each live worker is, or came from."""
-
-    @property
-    def deadman(self) -> int:
-        """The read end of the dead man's pipe."""
-        return self._switch.read_end
 
     def prepare(self) -> None:
         """Begin what takes long, so that the first worker starts sooner."""
@@ -263,14 +255,8 @@ class _Process:
         if not data:
             self._loop.remove_reader(self._socket)
             return
-        self._data += data
-        while len(self._data) >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._data)
-            end = _LENGTH.size + length
-            if len(self._data) < end:
-                return
-            message = pickle.loads(self._data[_LENGTH.size : end])
-            self._data = self._data[end:]
+        messages, self._data = bootstrap.split(self._data + data)
+        for message in messages:
             self._on_message(message)
 
     def _on_message(self, message: Any) -> None:
@@ -292,16 +278,8 @@ class _Process:
             self._cluster.worker_ended(message.worker_id, *_read_status(message.status))
 
     def _send_order(self, order: Start, ends: WorkerEnds) -> None:
-        start = bootstrap.Start(
-            order.worker_id,
-            order.slot,
-            order.master_id,
-            self._forks,
-            order.options,
-            order.log_level,
-        )
         with suppress(OSError):  # it is gone: its exit tells
-            bootstrap.send(self._socket, start, ends.as_list()[:-1])
+            bootstrap.send(self._socket, order._replace(forks=self._forks), ends.as_list())
         ends.close()
         if not self._forks:
             self._own_worker = order.worker_id
