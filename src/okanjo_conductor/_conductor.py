@@ -11,22 +11,23 @@ import os
 import sys
 import threading
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, MutableMapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyee.base import EventEmitter
 
 from okanjo_conductor._io import assignment
-from okanjo_conductor._io.bootstrap import Boot, Target
-from okanjo_conductor._io.cpus import usable_cpus
+from okanjo_conductor._io.bootstrap import Boot
 from okanjo_conductor._io.loops import call_soon
-from okanjo_conductor._types import Retry
-from okanjo_conductor._wire.byvalue import (
-    encode_by_value,
-    encode_worker,
-    has_spec,
-    is_importable,
+from okanjo_conductor._options import (
+    DEFAULT_TYPE,
+    check_choices,
+    checked_env,
+    checked_limit,
+    checked_lookups,
+    encoded_options,
+    find_target,
 )
+from okanjo_conductor._types import Retry
 from okanjo_conductor.errors import (
     ConductorStateError,
     ConfigurationError,
@@ -46,10 +47,6 @@ if TYPE_CHECKING:
     from okanjo_conductor._run import Run
     from okanjo_conductor._types import Key, Message, Report, StatsReport
 
-_DEFAULT_TYPE = "conductor_worker"
-_MOST_WORKERS = 4
-"""By default, as in the Node module."""
-_WORKER_MODULE = "okanjo_conductor._worker"
 _log = logging.getLogger("okanjo_conductor.conductor")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -89,7 +86,7 @@ class Conductor(EventEmitter):
         self,
         worker: type[Any] | Callable[[Any], Any] | str | None = None,
         *,
-        worker_type: str = _DEFAULT_TYPE,
+        worker_type: str = DEFAULT_TYPE,
         worker_limit: int | None = None,
         jobs_queue: Iterable[Any] | AsyncIterable[Any] = (),
         logging: bool = True,
@@ -103,30 +100,22 @@ class Conductor(EventEmitter):
         buffer: int | None = None,
     ) -> None:
         super().__init__()
-        self._target = _find_target(worker, worker_type)
+        self._target = find_target(worker, worker_type)
         self._worker_type = worker_type
-        self._worker_limit = _checked_limit(worker_limit)
-        self._worker_env = _checked_env(worker_env or {})
-        self._worker_options = _encoded_options(worker_options or {})
+        self._worker_limit = checked_limit(worker_limit)
+        self._worker_env = checked_env(worker_env or {})
+        self._worker_options = encoded_options(worker_options or {})
         if worker_options and self._target.script is not None:
             message = "worker_options: the script makes its own worker; give them there"
             raise ConfigurationError(message)
-        if start_method not in ("fork", "spawn"):
-            message = f'start_method={start_method!r}: "fork" or "spawn"'
-            raise ConfigurationError(message)
-        if not abort_grace >= 0:
-            message = f"abort_grace={abort_grace!r}: seconds, from 0"
-            raise ConfigurationError(message)
-        if buffer is not None and buffer < 1:
-            message = f"buffer={buffer!r}: a number of outcomes, from 1"
-            raise ConfigurationError(message)
+        check_choices(start_method, abort_grace, buffer)
         self._start_method = start_method
         self._retry = retry or Retry()
         self._job_key = job_key
         self._abort_grace = abort_grace
         self._buffer_limit = buffer
         self.logging = logging
-        self.lookups = {} if lookups is None else _checked_lookups(lookups)
+        self.lookups = {} if lookups is None else checked_lookups(lookups)
         self.jobs_queue = jobs_queue
         self._id = os.urandom(16).hex()
         self._commands: dict[str, Callable[[Message], Any]] = {}
@@ -510,91 +499,3 @@ def _loop_factory() -> Any:
     except ImportError:
         return None
     return uvloop.new_event_loop
-
-
-def _find_target(worker: Any, worker_type: str) -> Target:
-    """Find out how other processes get at the worker."""
-    if worker is None:
-        return _script_target(worker_type)
-    if isinstance(worker, str):
-        module, colon, name = worker.partition(":")
-        if not (module and colon and name):
-            message = f'worker={worker!r}: write "module:name"'
-            raise ConfigurationError(message)
-        if not has_spec(module):
-            message = f"worker={worker!r}: no module {module!r} can be imported from sys.path"
-            raise ConfigurationError(message)
-        return Target(reference=(module, name))
-    if isinstance(worker, type):
-        _check_class(worker)
-    elif not callable(worker):
-        message = f"worker={worker!r}: a ConductorWorker subclass, a function or 'module:name'"
-        raise ConfigurationError(message)
-    if is_importable(worker):
-        return Target(reference=(worker.__module__, worker.__qualname__))
-    try:
-        return Target(pickled=encode_worker(worker))
-    except Exception as error:
-        message = (
-            f"worker={worker!r} can neither be imported by another process nor be pickled: {error}"
-        )
-        raise ConfigurationError(message) from error
-
-
-def _script_target(worker_type: str) -> Target:
-    script = getattr(sys.modules["__main__"], "__file__", None)
-    if worker_type == _DEFAULT_TYPE:
-        message = (
-            "no worker given: pass a ConductorWorker subclass, a function or 'module:name'; or "
-            "name a worker_type and start the worker in your script where is_worker() is true"
-        )
-        raise ConfigurationError(message)
-    if script is None:
-        message = f"no worker given, and there is no script to start a {worker_type!r} worker in"
-        raise ConfigurationError(message)
-    return Target(script=str(Path(script).absolute()))
-
-
-def _check_class(worker: type[Any]) -> None:
-    bases = [base for base in worker.__mro__ if base.__module__ == _WORKER_MODULE]
-    if not bases:
-        message = f"worker={worker.__qualname__}: a class must be a ConductorWorker"
-        raise ConfigurationError(message)
-    if not any("process_job" in vars(base) for base in worker.__mro__ if base not in bases):
-        message = f"worker={worker.__qualname__} has no process_job: write one"
-        raise ConfigurationError(message)
-
-
-def _checked_limit(limit: int | None) -> int:
-    if limit is None:
-        return min(_MOST_WORKERS, usable_cpus())
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-        message = f"worker_limit={limit!r}: a whole number of workers, from 1"
-        raise ConfigurationError(message)
-    return limit
-
-
-def _checked_lookups(lookups: Any) -> dict[str, Any]:
-    if not isinstance(lookups, dict) or not all(isinstance(name, str) for name in lookups):
-        message = f"lookups={lookups!r}: a dict, from name to mapping"
-        raise ConfigurationError(message)
-    return lookups
-
-
-def _encoded_options(options: Mapping[str, Any]) -> bytes:
-    try:
-        return bytes(encode_by_value(dict(options)).blob)
-    except Exception as error:
-        message = f"worker_options={options!r} cannot be pickled: {error}"
-        raise ConfigurationError(message) from error
-
-
-def _checked_env(env: Mapping[Any, Any]) -> dict[str, str]:
-    for name, value in env.items():
-        if not (isinstance(name, str) and isinstance(value, str)):
-            message = f"worker_env[{name!r}]={value!r}: names and values are strings"
-            raise ConfigurationError(message)
-        if not name or "=" in name or "\0" in name + value:
-            message = f"worker_env[{name!r}]={value!r}: no process can have such a variable"
-            raise ConfigurationError(message)
-    return dict(env)

@@ -1,0 +1,131 @@
+"""What a conductor is given, checked and made ready before anything is started.
+
+All functions here raise `ConfigurationError` for what makes no sense.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from okanjo_conductor._io.bootstrap import Target
+from okanjo_conductor._io.cpus import usable_cpus
+from okanjo_conductor._wire.byvalue import (
+    encode_by_value,
+    encode_worker,
+    has_spec,
+    is_importable,
+)
+from okanjo_conductor.errors import ConfigurationError
+
+DEFAULT_TYPE = "conductor_worker"
+_MOST_WORKERS = 4
+"""By default, as in the Node module."""
+_WORKER_MODULE = "okanjo_conductor._worker"
+
+
+def find_target(worker: Any, worker_type: str) -> Target:
+    """Find out how other processes get at the worker."""
+    if worker is None:
+        return _script_target(worker_type)
+    if isinstance(worker, str):
+        module, colon, name = worker.partition(":")
+        if not (module and colon and name):
+            message = f'worker={worker!r}: write "module:name"'
+            raise ConfigurationError(message)
+        if not has_spec(module):
+            message = f"worker={worker!r}: no module {module!r} can be imported from sys.path"
+            raise ConfigurationError(message)
+        return Target(reference=(module, name))
+    if isinstance(worker, type):
+        _check_class(worker)
+    elif not callable(worker):
+        message = f"worker={worker!r}: a ConductorWorker subclass, a function or 'module:name'"
+        raise ConfigurationError(message)
+    if is_importable(worker):
+        return Target(reference=(worker.__module__, worker.__qualname__))
+    try:
+        return Target(pickled=encode_worker(worker))
+    except Exception as error:
+        message = (
+            f"worker={worker!r} can neither be imported by another process nor be pickled: {error}"
+        )
+        raise ConfigurationError(message) from error
+
+
+def _script_target(worker_type: str) -> Target:
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    if worker_type == DEFAULT_TYPE:
+        message = (
+            "no worker given: pass a ConductorWorker subclass, a function or 'module:name'; or "
+            "name a worker_type and start the worker in your script where is_worker() is true"
+        )
+        raise ConfigurationError(message)
+    if script is None:
+        message = f"no worker given, and there is no script to start a {worker_type!r} worker in"
+        raise ConfigurationError(message)
+    return Target(script=str(Path(script).absolute()))
+
+
+def _check_class(worker: type[Any]) -> None:
+    bases = [base for base in worker.__mro__ if base.__module__ == _WORKER_MODULE]
+    if not bases:
+        message = f"worker={worker.__qualname__}: a class must be a ConductorWorker"
+        raise ConfigurationError(message)
+    if not any("process_job" in vars(base) for base in worker.__mro__ if base not in bases):
+        message = f"worker={worker.__qualname__} has no process_job: write one"
+        raise ConfigurationError(message)
+
+
+def checked_limit(limit: int | None) -> int:
+    """Count the workers there may be."""
+    if limit is None:
+        return min(_MOST_WORKERS, usable_cpus())
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        message = f"worker_limit={limit!r}: a whole number of workers, from 1"
+        raise ConfigurationError(message)
+    return limit
+
+
+def checked_lookups(lookups: Any) -> dict[str, Any]:
+    """Accept lookups by name."""
+    if not isinstance(lookups, dict) or not all(isinstance(name, str) for name in lookups):
+        message = f"lookups={lookups!r}: a dict, from name to mapping"
+        raise ConfigurationError(message)
+    return lookups
+
+
+def encoded_options(options: Mapping[str, Any]) -> bytes:
+    """Pickle the arguments for the worker class."""
+    try:
+        return bytes(encode_by_value(dict(options)).blob)
+    except Exception as error:
+        message = f"worker_options={options!r} cannot be pickled: {error}"
+        raise ConfigurationError(message) from error
+
+
+def checked_env(env: Mapping[Any, Any]) -> dict[str, str]:
+    """Copy environment variables that a process can have."""
+    for name, value in env.items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            message = f"worker_env[{name!r}]={value!r}: names and values are strings"
+            raise ConfigurationError(message)
+        if not name or "=" in name or "\0" in name + value:
+            message = f"worker_env[{name!r}]={value!r}: no process can have such a variable"
+            raise ConfigurationError(message)
+    return dict(env)
+
+
+def check_choices(start_method: str, abort_grace: float, buffer: int | None) -> None:
+    """Refuse values that no run could have."""
+    if start_method not in ("fork", "spawn"):
+        message = f'start_method={start_method!r}: "fork" or "spawn"'
+        raise ConfigurationError(message)
+    if not abort_grace >= 0:
+        message = f"abort_grace={abort_grace!r}: seconds, from 0"
+        raise ConfigurationError(message)
+    if buffer is not None and buffer < 1:
+        message = f"buffer={buffer!r}: a number of outcomes, from 1"
+        raise ConfigurationError(message)
