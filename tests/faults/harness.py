@@ -14,8 +14,6 @@ from typing import Any
 from faults.moments import wait_until
 from okanjo_conductor import Conductor, Outcome, Report, WorkerExit
 
-MARK = "OKANJO_CONDUCTOR_TEST"
-"""Environment variable by which the processes of one test are recognised, orphans included."""
 _HERE = Path(__file__).parents[1]
 
 
@@ -53,49 +51,6 @@ class Watched:
         found = {outcome.key: outcome for outcome in self.outcomes}
         assert len(found) == len(self.outcomes)
         return found
-
-
-def marked_processes() -> set[int]:
-    """Find every process of this test but ourselves, whoever its parent is by now."""
-    mark = f"{MARK}={os.environ[MARK]}".encode()
-    found = descendants()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                environment = (entry / "environ").read_bytes()
-            except OSError:
-                continue
-            if mark in environment.split(b"\0"):
-                found.add(int(entry.name))
-    return found - {os.getpid()}
-
-
-def descendants() -> set[int]:
-    """Find our children and theirs, the dead that nobody has reaped included."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents[int(entry.name)] = int(fields[1])
-    found: set[int] = set()
-    news = {os.getpid()}
-    while news:
-        news = {pid for pid, parent in parents.items() if parent in news} - found
-        found |= news
-    return found
-
-
-def open_descriptors() -> set[tuple[int, str]]:
-    found = set()
-    for entry in Path("/proc/self/fd").iterdir():
-        try:
-            found.add((int(entry.name), str(entry.readlink())))
-        except OSError:
-            continue  # the one that listed them
-    return found
 
 
 def start_script(folder: Path, text: str, **options: Any) -> subprocess.Popen[str]:

@@ -7,8 +7,9 @@ from contextlib import suppress
 
 import pytest
 
-from faults.harness import kill, marked_processes, start_script, wait_for_lines
+from faults.harness import kill, start_script, wait_for_lines
 from faults.moments import wait_until
+from leaks import marked_processes
 
 _SECONDS = 2.0
 """Within which everybody is gone. The kernel does it at once."""
