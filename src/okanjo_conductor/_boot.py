@@ -8,6 +8,7 @@ runs nothing of the user's but the import.
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import gc
 import importlib
@@ -143,6 +144,8 @@ def _become(boot: Boot, worker: Any, order: Start, ends: list[int]) -> NoReturn:
     _redirect(stdout, stderr)
     link = WorkerLink(_move_up(job_link), _move_up(results), _move_up(page))
     os.register_at_fork(after_in_child=link.abandon)
+    faulthandler.enable(link.black_box)
+    faulthandler.register(signal.SIGUSR1, link.black_box)
     assignment.assign(
         assignment.Assignment(order.worker_id, order.slot, order.master_id, order.log_level, link)
     )

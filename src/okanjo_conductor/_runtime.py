@@ -16,7 +16,9 @@ queued, replies are handed over at once, other messages wait for the end of the 
 from __future__ import annotations
 
 import logging
+import os
 import pickle
+import signal
 import sys
 import threading
 import traceback
@@ -29,7 +31,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 from okanjo_conductor._io import assignment, cells
 from okanjo_conductor._io.leaving import leave_process
 from okanjo_conductor._io.worker_link import MAX_RECORD
-from okanjo_conductor._types import LATER, JobInfo, Key, Message
+from okanjo_conductor._types import LATER, Attempt, Cause, JobInfo, Key, Message
 from okanjo_conductor._wire import failures, records
 from okanjo_conductor._wire.byvalue import encode_by_value
 from okanjo_conductor._wire.codec import ATOMS, Encoded, decode, decode_payload, encode
@@ -55,15 +57,18 @@ from okanjo_conductor._wire.messages import (
 from okanjo_conductor.errors import (
     ConductorStateError,
     JobError,
+    JobTimeoutError,
+    RemoteError,
     SerialisationError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
     from okanjo_conductor._io.assignment import Assignment
     from okanjo_conductor._io.worker_link import WorkerLink
-    from okanjo_conductor._wire.messages import AnyMessage
+    from okanjo_conductor._wire.messages import AnyMessage, BadEnd
     from okanjo_conductor._worker import ConductorWorker
 
 CRASH_CODE = 4
@@ -73,6 +78,8 @@ _BELL = 5_000_000
 it, at 20-40 µs; rung every millisecond, that was 10 % of its time at 100 µs jobs."""
 _TURN = 0.05
 """Seconds that a thread other than the main one reads the link at a time."""
+_INTERRUPT_AGAIN = 0.02
+"""Seconds until an interruption is tried again."""
 _log = logging.getLogger("okanjo_conductor.worker")
 _started: Runtime | None = None
 
@@ -80,6 +87,14 @@ _started: Runtime | None = None
 def has_run() -> bool:
     """Whether a worker was started in this process."""
     return _started is not None
+
+
+def current_job() -> JobInfo | None:
+    """Tell which job this worker process is executing: its key, attempt and history.
+
+    None between jobs, and in any process that is no worker. In a `ConductorWorker` it is `job`.
+    """
+    return _started.job_at_hand() if _started else None
 
 
 def start(worker: ConductorWorker) -> None:
@@ -140,12 +155,12 @@ class _Batch:
     """Jobs handed out together."""
 
     def __init__(
-        self, first: int, wires: list[Any], keys: list[Key], attempts: dict[int, int]
+        self, first: int, wires: list[Any], keys: list[Key], histories: dict[int, list[BadEnd]]
     ) -> None:
         self.first = first
         self.wires = wires
         self.keys = keys
-        self.attempts = attempts
+        self.histories = histories
         self.claimed: Iterator[int] = iter(())
         """Claims the next job each time it is asked; shared by the loop and `get_next_job`."""
 
@@ -182,6 +197,8 @@ class Runtime:
         """When the job at hand was started; between jobs, when the last one ended."""
         self._declined: tuple[int, int] | None = None
         """A run of ordinals skipped and not yet reported."""
+        self._overdue = 0
+        """The ordinal that is to be interrupted as soon as it can be."""
 
     # Life
 
@@ -190,6 +207,7 @@ class Runtime:
         worker, link = self._worker, self._link
         worker._attach(self, self._place)
         self._install_logging()
+        signal.signal(signal.SIGUSR2, self._interrupt)
         cells.register_for_membarrier()
         try:
             worker.setup()
@@ -346,7 +364,8 @@ class Runtime:
         batch, index = self._batch, self._index
         if batch is None or index < 0:
             return None
-        return JobInfo(batch.keys[index], batch.attempts.get(index, 1))
+        history = batch.histories.get(index, [])
+        return JobInfo(batch.keys[index], len(history) + 1, tuple(map(_attempt, history)))
 
     def _done_item(self, value: Any) -> _Item:
         item = records.atom(value) if type(value) in ATOMS else _value_item(value)
@@ -361,6 +380,32 @@ class Runtime:
         packed = failures.pack(failures.take_apart(error))
         item = records.failure(packed)
         return item if len(item) <= _RECORD_ROOM else _LargeFailure(packed)
+
+    # Time limits
+
+    def _interrupt(self, _signal: int, frame: FrameType | None) -> None:
+        """Raise `JobTimeoutError` in the job that has passed its time limit.
+
+        Not within our own code, which would be left halfway: it raises at its next wait, or this
+        is called again in a moment.
+        """
+        ordinal = self._link.cells[cells.EXPIRED]
+        if not self._is_at(ordinal):
+            return
+        if _is_users_code(frame):
+            self._raise_timeout()
+        self._overdue = ordinal
+        again = threading.Timer(_INTERRUPT_AGAIN, os.kill, (os.getpid(), signal.SIGUSR2))
+        again.daemon = True
+        again.start()
+
+    def _is_at(self, ordinal: int) -> bool:
+        batch, index = self._batch, self._index
+        return batch is not None and index >= 0 and batch.first + index == ordinal
+
+    def _raise_timeout(self) -> NoReturn:
+        self._overdue = 0
+        raise JobTimeoutError(self._link.cells[cells.LIMIT] / 1e9)
 
     # Recalled jobs
 
@@ -391,6 +436,8 @@ class Runtime:
             if left is not None and left <= 0:
                 message = f"no reply within {timeout} s"
                 raise TimeoutError(message)
+            if self._overdue and self._is_at(self._overdue):
+                self._raise_timeout()
             if not self._reading.acquire(timeout=_TURN):
                 continue
             try:
@@ -425,13 +472,13 @@ class Runtime:
 
     def _on_jobs(self, message: Jobs) -> None:
         keys = pickle.loads(message.keys)
-        attempts = dict(message.attempts)
-        self._batches.append(_Batch(message.first, message.wires, keys, attempts))
+        histories = dict(message.histories)
+        self._batches.append(_Batch(message.first, message.wires, keys, histories))
 
     def _on_large_job(self, message: LargeJob) -> None:
         keys = [pickle.loads(message.key)]
-        attempts = {0: message.attempt}
-        self._batches.append(_Batch(message.ordinal, [message.value], keys, attempts))
+        histories = {0: message.history}
+        self._batches.append(_Batch(message.ordinal, [message.value], keys, histories))
 
     def _on_define(self, message: Define) -> None:
         setattr(sys.modules["__main__"], message.name, pickle.loads(message.blob))
@@ -576,6 +623,9 @@ class Runtime:
         self._link.send(Log(value))
 
 
+_OURS = "okanjo_conductor._"
+_WORKER = "okanjo_conductor._worker"
+"""Calls the user's function from a frame of its own, and does nothing in it."""
 _RECORD_ROOM = MAX_RECORD - records.HEAD_SIZE
 _ON_MESSAGE: dict[type[Any], Callable[[Runtime, Any], None]] = {
     Jobs: Runtime._on_jobs,
@@ -619,6 +669,23 @@ class _LinkHandler(logging.Handler):
             self._runtime.send_log(record)
         except Exception:
             self.handleError(record)
+
+
+def _attempt(end: BadEnd) -> Attempt:
+    number, cause, type_name, text, worker_id, seconds = end
+    return Attempt(number, Cause(cause), RemoteError(type_name, text), worker_id, seconds)
+
+
+def _is_users_code(frame: FrameType | None) -> bool:
+    """Whether a job runs in this frame, and no code of ours on its behalf."""
+    is_within = False
+    while frame is not None and frame.f_code is not Runtime._run_batch.__code__:
+        module = str(frame.f_globals.get("__name__"))
+        if module.startswith(_OURS) and module != _WORKER:
+            return False
+        is_within = True
+        frame = frame.f_back
+    return is_within
 
 
 def _plain(field: Any) -> Any:

@@ -22,6 +22,7 @@ from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core import records as rec
 from okanjo_conductor._core.jobs import Job
+from okanjo_conductor._core.policy import Policy
 from okanjo_conductor._core.state import ConductorState, Phase
 from okanjo_conductor._types import Cause, JobState, Retry
 from okanjo_conductor.errors import IllegalEventError, JobCancelledError, WorkerCrashError
@@ -130,7 +131,9 @@ class World:
     def __init__(self, *, slots: int = 2, retry: Retry | None = None) -> None:
         self.retry = retry or Retry()
         self.slots = slots
-        self.state = ConductorState(slots=slots, retry=self.retry, grace=GRACE)
+        self.state = ConductorState(
+            slots=slots, policy=Policy(retry=self.retry, abort_grace=GRACE, timeout_grace=GRACE)
+        )
         self.now = 0.0
         self.ids = count()
         self.source: deque[str] = deque()
@@ -296,7 +299,7 @@ class World:
         assert not self.is_source_broken
         assert self.phase is Phase.RUNNING
         fleet = self.state._fleet
-        bound = max(2 * self.slots, sum(w.sizer.batch for w in fleet.ready()))
+        bound = max(2 * self.slots, sum(w.sizer.batch for w in fleet.takers()))
         assert 0 < command.count <= bound
         assert self.state._ledger.queued + command.count <= bound
         self.asked = command.count
@@ -315,9 +318,8 @@ class World:
         assert command.first == worker.last_sent + 1
         assert command.jobs
         batch = self.state._fleet.get(worker.id).sizer.batch
-        numbers = dict(command.attempts)
         for place, job in enumerate(command.jobs):
-            assert numbers.get(place, 1) == len(self.charges.get(job.id, ())) + 1
+            assert len(command.histories.get(place, ())) == len(self.charges.get(job.id, ()))
             worker.last_sent += 1
             worker.handed[worker.last_sent] = job
             worker.todo.append(worker.last_sent)
@@ -590,11 +592,11 @@ class World:
         if self.phase is not Phase.RUNNING:
             return
         ledger, fleet = self.state._ledger, self.state._fleet
-        idle = [w for w in fleet.ready() if not w.is_recalled and not ledger.held_by(w.id)]
+        idle = [w for w in fleet.takers() if not w.is_recalled and not ledger.held_by(w.id)]
         if not idle:
             return
         assert not ledger.queued
-        richest = max(fleet.ready(), key=lambda w: ledger.held_by(w.id))
+        richest = max(fleet.takers(), key=lambda w: ledger.held_by(w.id))
         sim = self.workers[richest.id]
         is_asked = richest.is_recalled
         free = [k for k in ledger._held[richest.id] if k > sim.last_kept and k > richest.kept]

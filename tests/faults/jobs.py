@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import mmap
 import multiprocessing
 import os
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from faults.moments import is_first, note, touch, wait_for_file, wait_until
-from okanjo_conductor import Conductor, ConductorWorker
+from okanjo_conductor import Conductor, ConductorWorker, current_job
+from okanjo_conductor.errors import JobTimeoutError
 
 MIB = 1 << 20
 
@@ -301,3 +303,76 @@ def slow_import(path: str) -> None:
     Path(path).stat()
     while True:
         time.sleep(3600)
+
+
+# Limits
+
+
+def clean_up_when_interrupted(running: str) -> str:
+    """Wait for long; when that is cut short, tidy up and give a value."""
+    note(running, os.getpid())
+    try:
+        time.sleep(3600)
+    except JobTimeoutError:
+        return "tidied up"
+    return "slept"
+
+
+def sleep_in_c(running: str) -> None:
+    """Keep the GIL, and look at no signal."""
+    note(running, os.getpid())
+    sum(itertools.repeat(1))
+
+
+def start_a_child_and_wait(path: str) -> None:
+    child = subprocess.Popen(["sleep", "3600"])
+    note(path, child.pid)
+    time.sleep(3600)
+
+
+def hold(mebibytes: int, path: str) -> None:
+    held = [os.urandom(MIB) for _ in range(mebibytes)]
+    note(path, len(held))
+    time.sleep(3600)
+
+
+def attempt_and_history() -> tuple[int, list[tuple[str, str]]]:
+    job = current_job()
+    assert job is not None
+    if job.attempt < 3:
+        message = f"attempt {job.attempt}"
+        raise ValueError(message)
+    return job.attempt, [(end.cause, str(end.error)) for end in job.history]
+
+
+class Sleeper:
+    """A callable that is no function."""
+
+    def __call__(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+_grown: list[bytes] = []
+
+
+def grow(mebibytes: int) -> None:
+    _grown.extend(os.urandom(MIB) for _ in range(mebibytes))
+
+
+def nap(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def make_and_wait(path: str, *paths: str) -> str:
+    touch(path)
+    return wait_for_all(*paths)
+
+
+def note_and_wait(running: str, go: str) -> None:
+    note(running, os.getpid())
+    wait_for_file(go)
+
+
+def say_and_die(how: str) -> None:
+    print("I am about\nto die", file=sys.stderr)
+    die(how)

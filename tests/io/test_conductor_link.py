@@ -205,7 +205,7 @@ def test_a_real_loop_delivers_too():
         assert await asyncio.wait_for(told, 10) == (7, Ready())
         worker._socket.close()
         rest = (theirs.results, theirs.stdout, theirs.stderr)
-        for descriptor in (*rest, worker._wake_read, worker._wake_write):
+        for descriptor in (*rest, worker.black_box, worker._wake_read, worker._wake_write):
             os.close(descriptor)
         worker.cells.release()
         link.finish()

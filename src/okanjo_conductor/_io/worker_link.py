@@ -30,7 +30,8 @@ class WorkerLink:
         self._socket = socket.socket(fileno=job_link)
         self._results = results
         self.cells = cells.map_page(page)
-        os.close(page)
+        self.black_box = page
+        """Descriptor to write about this process's threads to."""
         self._connection = Connection()
         self._sending = threading.Lock()
         self._wake_read, self._wake_write = os.pipe()

@@ -101,6 +101,10 @@ class Bye(NamedTuple):
     """The worker has said everything and exits."""
 
 
+BadEnd: TypeAlias = tuple[int, str, str, str, int, float | None]
+"""Of an attempt: number, cause, type and text of the error, worker, seconds."""
+
+
 class Jobs(NamedTuple):
     """A batch of jobs with consecutive ordinals from `first`."""
 
@@ -109,8 +113,8 @@ class Jobs(NamedTuple):
     """Per job an atom or a pickle."""
     keys: bytes
     """The pickled list of keys."""
-    attempts: list[tuple[int, int]]
-    """Index and attempt number of the jobs that are not at their first attempt."""
+    histories: list[tuple[int, list[BadEnd]]]
+    """By index, the bad ends of the jobs that have any."""
 
 
 class LargeJob(NamedTuple):
@@ -119,7 +123,7 @@ class LargeJob(NamedTuple):
     ordinal: int
     key: bytes
     """The pickled key."""
-    attempt: int
+    history: list[BadEnd]
     value: Encoded
 
 
