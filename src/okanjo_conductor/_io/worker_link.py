@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from okanjo_conductor._io import cells
+from okanjo_conductor._io.descriptors import move_up
 from okanjo_conductor._wire.connection import Connection
 from okanjo_conductor._wire.messages import Bell
 
@@ -28,12 +29,13 @@ class WorkerLink:
 
     def __init__(self, job_link: int, results: int, page: int) -> None:
         self._socket = socket.socket(fileno=job_link)
+        self._socket.settimeout(None)  # whatever socket.setdefaulttimeout() was told
         self._results = results
         self.cells = cells.map_page(page)
         os.close(page)
         self._connection = Connection()
         self._sending = threading.Lock()
-        self._wake_read, self._wake_write = os.pipe()
+        self._wake_read, self._wake_write = map(move_up, os.pipe())
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
         self._poll = select.poll()
