@@ -322,8 +322,9 @@ class Run:
             self.post(ev.JobsRecalled(worker_id=WorkerId(worker_id), beyond=beyond))
 
     def _stop_worker(self, command: do.StopWorker) -> None:
-        if not self._cluster.withdraw(command.worker_id):
-            self._links[command.worker_id].send(msg.Stop())
+        link = self._links.get(command.worker_id)  # None: it could not be started, and will exit
+        if not self._cluster.withdraw(command.worker_id) and link is not None:
+            link.send(msg.Stop())
 
     def _terminate(self, command: do.TerminateWorker) -> None:
         self._cluster.signal_worker(command.worker_id, signal.SIGTERM)

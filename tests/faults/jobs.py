@@ -166,6 +166,41 @@ def use_a_pool() -> list[int]:
         return pool.map(double, range(10))
 
 
+def start_a_family(pids: str) -> list[int]:
+    """Start a program that starts another, and leave both running."""
+    text = f"sleep 3600 & echo $! $$ > {pids}.new; mv {pids}.new {pids}; wait"
+    subprocess.Popen(["sh", "-c", text])
+    wait_for_file(pids)
+    return family(pids)
+
+
+def family(pids: str) -> list[int]:
+    return [int(pid) for pid in Path(pids).read_text().split()]
+
+
+def start_a_family_and_end(pids: str, how: str) -> list[int]:
+    if Path(pids).exists():
+        return family(pids)
+    start_a_family(pids)
+    die(how)
+    return []
+
+
+def start_a_family_and_orphan_it(pids: str) -> list[int]:
+    """End the template first, then this process."""
+    if Path(pids).exists():
+        return family(pids)
+    start_a_family(pids)
+    end_template(f"{pids}.template")
+    die("SIGKILL")
+    return []
+
+
+def start_a_session() -> int:
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    return subprocess.Popen(["sleep", "3600"], start_new_session=True, **streams).pid
+
+
 def run_a_conductor() -> None:
     Conductor(double, jobs_queue=[1]).run()
 
