@@ -208,8 +208,11 @@ def _run_script(path: str, link: WorkerLink) -> int:
 
 def _say_last_words(link: WorkerLink) -> None:
     text = traceback.format_exc()
-    with suppress(OSError):
+    try:
         link.send(LastWords(text))
+    except OSError:  # a job has closed the link
+        with suppress(Exception):
+            sys.stderr.write(text)
 
 
 def _construct(worker: Any, options: dict[str, Any]) -> ConductorWorker:

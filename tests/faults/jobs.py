@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import ctypes
+import locale
+import logging
 import mmap
 import multiprocessing
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from faults.moments import is_first, note, touch, wait_for_file, wait_until
 from okanjo_conductor import Conductor, ConductorWorker
+from okanjo_conductor._io import leaving
 
 MIB = 1 << 20
+_kept: list[ProcessPoolExecutor] = []
 
 
 def perform(job: tuple[Any, ...]) -> Any:
@@ -117,7 +123,13 @@ def be_busy(running: str, how: str) -> None:
     """Say that this runs, and never end."""
     if how == "ignores SIGTERM":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if how == "closed the low descriptors":
+        os.closerange(3, 101)
+    if how == "has a family":
+        start_a_family(f"{running}.{os.getpid()}")
     note(running, os.getpid())
+    if how == "is stopped":
+        os.kill(os.getpid(), signal.SIGSTOP)
     if how == "C code":
         re.match(r"(a+)+$", "a" * 64 + "b")  # holds the GIL for longer than the sun shines
     while True:
@@ -161,9 +173,61 @@ def call_a_program() -> str:
     return subprocess.run(program, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def use_a_pool() -> list[int]:
-    with multiprocessing.get_context("fork").Pool(2) as pool:
+def use_a_pool(method: str) -> list[int]:
+    with multiprocessing.get_context(method).Pool(2) as pool:
         return pool.map(double, range(10))
+
+
+def use_an_executor(method: str) -> list[int]:
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(2, context) as executor:
+        return list(executor.map(double, range(10)))
+
+
+def leave_an_executor() -> list[int]:
+    """Use one and never shut it down."""
+    _kept.append(ProcessPoolExecutor(2))
+    return list(_kept[0].map(double, range(10)))
+
+
+def leave_a_process(patience: float) -> str:
+    """Leave a process that the exit handlers will wait for."""
+    leaving._PATIENCE = patience
+    multiprocessing.get_context("fork").Process(target=signal.pause).start()
+    return "left"
+
+
+def change_everything() -> str:
+    """Change what a process has but one of."""
+    os.umask(0o777)
+    locale.setlocale(locale.LC_ALL, "C")
+    socket.setdefaulttimeout(0.001)
+    sys.setrecursionlimit(200)
+    os.environ.clear()
+    sys.path.clear()
+    logging.getLogger().handlers.clear()
+    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    return "changed"
+
+
+def fork_into_our_code(how: str) -> Any:
+    """Fork, and let the child do in our code what it likes; return how it ended."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if how == "raises":
+        message = "raised in the child"
+        raise ValueError(message)
+    if how == "leaves":
+        sys.exit(7)
+    if how == "logs":
+        logging.getLogger("child").warning("logged in the child")
+        os._exit(7)
+    return {"returns": "little", "returns much": bytes(MIB), "returns a lock": threading.Lock()}[
+        how
+    ]
 
 
 def start_a_family(pids: str) -> list[int]:
