@@ -86,6 +86,8 @@ def _serve_forks(
     """Fork a worker per order and report when it is gone, until the conductor hangs up."""
     gc.collect()
     gc.freeze()
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # then nobody learns how a child ended
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     children: dict[int, tuple[int, int | None]] = {}
     poll = select.poll()
     poll.register(sock, select.POLLIN)

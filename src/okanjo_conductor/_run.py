@@ -282,7 +282,10 @@ class Run:
         try:
             ours, theirs = links.make()
         except OSError as error:
-            detail = f"its links could not be made: {error}"
+            detail = (
+                f"its links could not be made: {error}. Raise the limits on open files (ulimit -n) "
+                "and on the size of files (ulimit -f), or ask for fewer workers"
+            )
             self._loop.call_soon(self.on_worker_exited, worker_id, None, None, detail)
             return
         self._links[worker_id] = ConductorLink(worker_id, ours, self._loop, self, self._scratch)

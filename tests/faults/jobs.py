@@ -9,6 +9,7 @@ import mmap
 import multiprocessing
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -265,6 +266,35 @@ def start_a_session() -> int:
     return subprocess.Popen(["sleep", "3600"], start_new_session=True, **streams).pid
 
 
+def size_of(payload: bytes) -> int:
+    return len(payload)
+
+
+def fill(path: str, limit: int) -> None:
+    """Write more to a file than this process may."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    with Path(path).open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1024))
+
+
+def limit_memory(room: int) -> None:
+    """Let this process get so many bytes more than it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + room
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+
+
+def take_memory(size: int) -> int:
+    return len(bytes(size))
+
+
+def give_without_limits(size: int) -> bytes:
+    limits = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    resource.setrlimit(resource.RLIMIT_AS, limits)
+    return bytes(size)
+
+
 def run_a_conductor() -> None:
     Conductor(double, jobs_queue=[1]).run()
 
@@ -391,6 +421,16 @@ class Reporter(ConductorWorker):
         if name == "tell":
             self.send_request_to_master("told", os.getpid())
             return perform(job[1:])
+        return perform(job)
+
+
+class Cramped(ConductorWorker):
+    """Has little memory."""
+
+    def setup(self) -> None:
+        limit_memory(64 * MIB)
+
+    def process_job(self, job: Any) -> Any:
         return perform(job)
 
 

@@ -93,7 +93,10 @@ class LocalCluster:
             process = self._home()
         except OSError as error:
             ends.close()
-            detail = f"its process could not be started: {error}"
+            detail = (
+                f"its process could not be started: {error}. Ask for fewer workers, or raise the "
+                "limits on processes, memory and open files (ulimit -u, -v, -n)"
+            )
             tell = self._watcher.on_worker_exited
             self._loop.call_soon(tell, order.worker_id, None, None, detail)
             return
