@@ -307,7 +307,10 @@ class Run:
         try:
             ours, theirs = links.make()
         except OSError as error:
-            detail = f"its links could not be made: {error}"
+            detail = (
+                f"its links could not be made: {error}. Raise the limits on open files (ulimit -n) "
+                "and on the size of files (ulimit -f), or ask for fewer workers"
+            )
             self._loop.call_soon(self.on_worker_exited, worker_id, None, None, detail)
             return
         self._links[worker_id] = ConductorLink(worker_id, ours, self._loop, self, self._scratch)
@@ -348,8 +351,9 @@ class Run:
             self.post(ev.JobsRecalled(worker_id=WorkerId(worker_id), beyond=beyond))
 
     def _stop_worker(self, command: do.StopWorker) -> None:
-        if not self._cluster.withdraw(command.worker_id):
-            self._links[command.worker_id].send(msg.Stop())
+        link = self._links.get(command.worker_id)  # None: it could not be started, and will exit
+        if not self._cluster.withdraw(command.worker_id) and link is not None:
+            link.send(msg.Stop())
 
     def _terminate(self, command: do.TerminateWorker) -> None:
         self._cluster.signal_worker(command.worker_id, signal.SIGTERM)

@@ -29,7 +29,7 @@ from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from okanjo_conductor._io import assignment, cells
-from okanjo_conductor._io.leaving import leave_process
+from okanjo_conductor._io.leaving import leave_fork, leave_process
 from okanjo_conductor._io.worker_link import MAX_RECORD
 from okanjo_conductor._types import LATER, Attempt, Cause, JobInfo, Key, Message
 from okanjo_conductor._wire import failures, records
@@ -81,6 +81,7 @@ _TURN = 0.05
 _INTERRUPT_AGAIN = 0.02
 """Seconds until an interruption is tried again."""
 _log = logging.getLogger("okanjo_conductor.worker")
+_to_stderr = logging.lastResort or logging.StreamHandler()
 _started: Runtime | None = None
 
 
@@ -221,6 +222,10 @@ class Runtime:
             link.send(Bye())
         except (_ConductorGone, BrokenPipeError, ConnectionResetError):
             leave_process(1)  # the conductor is gone
+        except OSError:
+            if not link.is_abandoned:
+                raise
+            leave_fork(None)
 
     def die(self, error: BaseException | str | None) -> NoReturn:
         """End this process at once, as a crash, after its last report."""
@@ -376,6 +381,8 @@ class Runtime:
     def _failure_item(self, error: BaseException) -> bytes | _LargeFailure:
         if isinstance(error, _ConductorGone):
             raise error
+        if self._link.is_abandoned:
+            leave_fork(error)
         self._emit("error", error)
         packed = failures.pack(failures.take_apart(error))
         item = records.failure(packed)
@@ -608,6 +615,11 @@ class Runtime:
         root.addHandler(_LinkHandler(self))
         root.setLevel(self._place.log_level)
 
+    @property
+    def is_fork(self) -> bool:
+        """Whether this process is not the worker, but forked by a job of it."""
+        return self._link.is_abandoned
+
     def send_log(self, record: logging.LogRecord) -> None:
         """Send a log record to the conductor's logging."""
         job = self.job_at_hand()
@@ -653,13 +665,16 @@ class _ConductorGone(BaseException):
 
 
 class _LinkHandler(logging.Handler):
-    """Sends log records over the job link."""
+    """Sends log records over the job link; from a fork, prints them on the worker's stderr."""
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__()
         self._runtime = runtime
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self._runtime.is_fork:
+            _to_stderr.emit(record)
+            return
         try:
             record.message = record.msg = record.getMessage()
             record.args = None

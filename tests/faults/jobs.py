@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import locale
+import logging
 import mmap
 import multiprocessing
 import os
 import re
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from faults.moments import is_first, note, touch, wait_for_file, wait_until
 from okanjo_conductor import Conductor, ConductorWorker, current_job
+from okanjo_conductor._io import leaving
 from okanjo_conductor.errors import JobTimeoutError
 
 MIB = 1 << 20
+_kept: list[ProcessPoolExecutor] = []
 
 
 def perform(job: tuple[Any, ...]) -> Any:
@@ -119,7 +126,13 @@ def be_busy(running: str, how: str) -> None:
     """Say that this runs, and never end."""
     if how == "ignores SIGTERM":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if how == "closed the low descriptors":
+        os.closerange(3, 101)
+    if how == "has a family":
+        start_a_family(f"{running}.{os.getpid()}")
     note(running, os.getpid())
+    if how == "is stopped":
+        os.kill(os.getpid(), signal.SIGSTOP)
     if how == "C code":
         re.match(r"(a+)+$", "a" * 64 + "b")  # holds the GIL for longer than the sun shines
     while True:
@@ -163,9 +176,125 @@ def call_a_program() -> str:
     return subprocess.run(program, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def use_a_pool() -> list[int]:
-    with multiprocessing.get_context("fork").Pool(2) as pool:
+def use_a_pool(method: str) -> list[int]:
+    with multiprocessing.get_context(method).Pool(2) as pool:
         return pool.map(double, range(10))
+
+
+def use_an_executor(method: str) -> list[int]:
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(2, context) as executor:
+        return list(executor.map(double, range(10)))
+
+
+def leave_an_executor() -> list[int]:
+    """Use one and never shut it down."""
+    _kept.append(ProcessPoolExecutor(2))
+    return list(_kept[0].map(double, range(10)))
+
+
+def leave_a_process(patience: float) -> str:
+    """Leave a process that the exit handlers will wait for."""
+    leaving._PATIENCE = patience
+    multiprocessing.get_context("fork").Process(target=signal.pause).start()
+    return "left"
+
+
+def change_everything() -> str:
+    """Change what a process has but one of."""
+    os.umask(0o777)
+    locale.setlocale(locale.LC_ALL, "C")
+    socket.setdefaulttimeout(0.001)
+    sys.setrecursionlimit(200)
+    os.environ.clear()
+    sys.path.clear()
+    logging.getLogger().handlers.clear()
+    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    return "changed"
+
+
+def fork_into_our_code(how: str) -> Any:
+    """Fork, and let the child do in our code what it likes; return how it ended."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if how == "raises":
+        message = "raised in the child"
+        raise ValueError(message)
+    if how == "leaves":
+        sys.exit(7)
+    if how == "logs":
+        logging.getLogger("child").warning("logged in the child")
+        os._exit(7)
+    return {"returns": "little", "returns much": bytes(MIB), "returns a lock": threading.Lock()}[
+        how
+    ]
+
+
+def start_a_family(pids: str) -> list[int]:
+    """Start a program that starts another, and leave both running."""
+    text = f"sleep 3600 & echo $! $$ > {pids}.new; mv {pids}.new {pids}; wait"
+    subprocess.Popen(["sh", "-c", text])
+    wait_for_file(pids)
+    return family(pids)
+
+
+def family(pids: str) -> list[int]:
+    return [int(pid) for pid in Path(pids).read_text().split()]
+
+
+def start_a_family_and_end(pids: str, how: str) -> list[int]:
+    if Path(pids).exists():
+        return family(pids)
+    start_a_family(pids)
+    die(how)
+    return []
+
+
+def start_a_family_and_orphan_it(pids: str) -> list[int]:
+    """End the template first, then this process."""
+    if Path(pids).exists():
+        return family(pids)
+    start_a_family(pids)
+    end_template(f"{pids}.template")
+    die("SIGKILL")
+    return []
+
+
+def start_a_session() -> int:
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    return subprocess.Popen(["sleep", "3600"], start_new_session=True, **streams).pid
+
+
+def size_of(payload: bytes) -> int:
+    return len(payload)
+
+
+def fill(path: str, limit: int) -> None:
+    """Write more to a file than this process may."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    with Path(path).open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1024))
+
+
+def limit_memory(room: int) -> None:
+    """Let this process get so many bytes more than it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + room
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+
+
+def take_memory(size: int) -> int:
+    return len(bytes(size))
+
+
+def give_without_limits(size: int) -> bytes:
+    limits = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    resource.setrlimit(resource.RLIMIT_AS, limits)
+    return bytes(size)
 
 
 def run_a_conductor() -> None:
@@ -294,6 +423,16 @@ class Reporter(ConductorWorker):
         if name == "tell":
             self.send_request_to_master("told", os.getpid())
             return perform(job[1:])
+        return perform(job)
+
+
+class Cramped(ConductorWorker):
+    """Has little memory."""
+
+    def setup(self) -> None:
+        limit_memory(64 * MIB)
+
+    def process_job(self, job: Any) -> Any:
         return perform(job)
 
 

@@ -84,6 +84,7 @@ def make() -> tuple[ConductorEnds, WorkerEnds]:
         for descriptor in (results[0], results[1], stdout[0], stderr[0]):
             os.set_blocking(descriptor, False)
         ours.setblocking(False)
+        theirs.setblocking(True)  # socket.setdefaulttimeout() may have said otherwise
         view = cells.map_page(page)
         undo.pop_all()
     return (

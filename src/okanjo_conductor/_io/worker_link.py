@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from okanjo_conductor._io import cells
+from okanjo_conductor._io.descriptors import move_up
 from okanjo_conductor._wire.connection import Connection
 from okanjo_conductor._wire.messages import Bell
 
@@ -28,23 +31,29 @@ class WorkerLink:
 
     def __init__(self, job_link: int, results: int, page: int) -> None:
         self._socket = socket.socket(fileno=job_link)
+        self._socket.settimeout(None)  # whatever socket.setdefaulttimeout() was told
         self._results = results
         self.cells = cells.map_page(page)
         self.black_box = page
         """Descriptor to write about this process's threads to."""
         self._connection = Connection()
         self._sending = threading.Lock()
-        self._wake_read, self._wake_write = os.pipe()
+        self._wake_read, self._wake_write = map(move_up, os.pipe())
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self._poll.register(self._wake_read, select.POLLIN)
+        self.is_abandoned = False
+        """Whether this is not the worker, but a process that a job has forked."""
         self.outcomes = 0
         """How many records were written to the result pipe."""
 
     def send(self, message: AnyMessage) -> None:
         """Send one message, whole."""
+        if self.is_abandoned:
+            text = "only the worker can talk to the conductor, not a process that a job has forked"
+            raise OSError(errno.EBADF, text)
         with self._sending:
             self._connection.send(message, self.outcomes)
             outbox = self._connection.outbox
@@ -96,8 +105,13 @@ class WorkerLink:
 
     def abandon(self) -> None:
         """Close the links in a process that a job has forked: only the worker may speak."""
-        self._socket.close()
-        os.close(self._results)
+        self.is_abandoned = True
+        with suppress(OSError):  # the job may have closed it
+            self._socket.close()
+        with suppress(OSError):
+            os.close(self._results)
+        self._results = -1  # its number will be somebody else's
+        self._sending = threading.Lock()  # a thread that is not here may have held it
 
     def _read(self, flags: int) -> list[AnyMessage]:
         count = self._socket.recv_into(self._connection.room(), 0, flags)

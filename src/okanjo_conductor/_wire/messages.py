@@ -24,7 +24,7 @@ from __future__ import annotations
 import marshal
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
-from okanjo_conductor._wire.codec import Encoded
+from okanjo_conductor._wire.codec import Encoded, stand_in
 from okanjo_conductor._wire.frames import Frame, pack
 from okanjo_conductor.errors import ProtocolError
 
@@ -223,6 +223,8 @@ def from_frame(frame: Frame) -> AnyMessage:
         raise ProtocolError(message)
     try:
         plain = marshal.loads(frame.body)
+        if frame.dropped:
+            return cast("AnyMessage", kind(*plain, value=stand_in(frame.dropped)))
         if not frame.buffers:
             return cast("AnyMessage", kind(*plain))
         blob, *buffers = frame.buffers
