@@ -59,7 +59,11 @@ def test_shared_memory_of_a_job_goes_before_what_cleans_it_up(start_method):
         jobs.perform, [("leave_shared_memory",)], worker_limit=1, start_method=start_method
     ).run()
 
-    assert not Path("/dev/shm", run.by_key[0].value).exists()
+    memory = Path("/dev/shm", run.by_key[0].value)
+    try:
+        assert not memory.exists()
+    finally:
+        memory.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
