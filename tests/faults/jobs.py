@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,8 @@ def be_busy(running: str, how: str) -> None:
         os.closerange(3, 101)
     if how == "has a family":
         start_a_family(f"{running}.{os.getpid()}")
+    if how == "has a conductor in a program":
+        start_a_program_with_workers(f"{running}.{os.getpid()}")
     note(running, os.getpid())
     if how == "is stopped":
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -261,6 +264,23 @@ def start_a_family_and_orphan_it(pids: str) -> list[int]:
     end_template(f"{pids}.template")
     die("SIGKILL")
     return []
+
+
+def start_a_program_with_workers(running: str) -> None:
+    """Start a program with a conductor and return when its worker is in a job."""
+    text = (
+        "from faults import jobs; from okanjo_conductor import Conductor; "
+        f"batch = [('be_busy', {running!r}, 'C code')]; "
+        "Conductor(jobs.perform, jobs_queue=batch, worker_limit=1).run()"
+    )
+    subprocess.Popen([sys.executable, "-c", text])
+    wait_for_file(running)
+
+
+def leave_shared_memory() -> str:
+    memory = shared_memory.SharedMemory(create=True, size=100)
+    memory.close()
+    return memory.name
 
 
 def start_a_session() -> int:

@@ -22,6 +22,7 @@ BUSINESS = [
     "C code",
     "is stopped",
     "has a family",
+    "has a conductor in a program",
     "closed the low descriptors",
 ]
 

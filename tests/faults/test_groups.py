@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from faults import jobs
@@ -49,6 +51,19 @@ def test_processes_of_a_job_end_with_a_worker_whose_template_is_gone(tmp_path):
 
     assert run.by_key[0].attempts == 2
     assert_they_end(run.by_key[0].value)
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_shared_memory_of_a_job_goes_before_what_cleans_it_up(start_method):
+    run = Watched(
+        jobs.perform, [("leave_shared_memory",)], worker_limit=1, start_method=start_method
+    ).run()
+
+    memory = Path("/dev/shm", run.by_key[0].value)
+    try:
+        assert not memory.exists()
+    finally:
+        memory.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])

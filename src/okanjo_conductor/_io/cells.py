@@ -55,14 +55,17 @@ def make_page() -> int:
 
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
-    os.ftruncate(descriptor, _SIZE)
+    try:
+        os.ftruncate(descriptor, _SIZE)
+    except OSError:  # where files may not be that large, stacks are done without
+        os.ftruncate(descriptor, _BOX)
     os.lseek(descriptor, _BOX, os.SEEK_SET)
     return descriptor
 
 
 def map_page(descriptor: int) -> memoryview[int]:
     """Map the memory of a worker; the mapping outlives the descriptor and ends with the view."""
-    return memoryview(mmap.mmap(descriptor, _SIZE)).cast("Q")
+    return memoryview(mmap.mmap(descriptor, 0)).cast("Q")
 
 
 def black_box(cells: memoryview[int], begin: int = 0) -> str:

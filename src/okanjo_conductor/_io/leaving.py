@@ -24,6 +24,8 @@ def leave_process(code: int) -> NoReturn:
         _end_process_pools()
     with suppress(Exception):
         atexit._run_exitfuncs()
+    with suppress(Exception):
+        _end_resource_tracker()
     _flush()
     os._exit(code)
 
@@ -65,6 +67,13 @@ def _end_process_pools() -> None:
     module: Any = sys.modules.get("concurrent.futures.process")
     if module is not None:
         module._python_exit()
+
+
+def _end_resource_tracker() -> None:
+    """Let multiprocessing clean up what was not: its process is killed with our group."""
+    module: Any = sys.modules.get("multiprocessing.resource_tracker")
+    if module is not None:
+        module._resource_tracker._stop()
 
 
 def _flush() -> None:
