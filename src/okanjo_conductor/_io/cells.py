@@ -56,11 +56,19 @@ def make_page() -> int:
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
     try:
+        _enlarge(descriptor)
+        os.lseek(descriptor, _BOX, os.SEEK_SET)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _enlarge(descriptor: int) -> None:
+    try:
         os.ftruncate(descriptor, _SIZE)
     except OSError:  # where files may not be that large, stacks are done without
         os.ftruncate(descriptor, _BOX)
-    os.lseek(descriptor, _BOX, os.SEEK_SET)
-    return descriptor
 
 
 def map_page(descriptor: int) -> memoryview[int]:
