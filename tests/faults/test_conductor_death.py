@@ -9,7 +9,7 @@ import pytest
 
 from faults.harness import kill, start_script, wait_for_lines
 from faults.moments import wait_until
-from leaks import marked_processes
+from okanjo_conductor.testing.fixtures import processes_of_this_test
 
 _SECONDS = 2.0
 """Within which everybody is gone. The kernel does it at once."""
@@ -57,7 +57,7 @@ def test_nobody_outlives_a_killed_conductor(how, method, tmp_path):
 
     kill_when_busy(script, running, 2)
 
-    wait_until(lambda: not marked_processes(), "everybody is gone", _SECONDS)
+    wait_until(lambda: not processes_of_this_test(), "everybody is gone", _SECONDS)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -70,7 +70,7 @@ def test_nobody_imports_on_without_a_conductor(method, tmp_path):
 
     kill_when_busy(script, running, 1)
 
-    wait_until(lambda: not marked_processes(), "everybody is gone", _SECONDS)
+    wait_until(lambda: not processes_of_this_test(), "everybody is gone", _SECONDS)
 
 
 @pytest.mark.parametrize("how", ["sleeps", "C code"])
@@ -87,8 +87,8 @@ def test_a_fork_of_the_conductor_does_not_keep_its_workers_alive(how, tmp_path):
         os.waitpid(script.pid, 0)
 
     try:
-        wait_until(lambda: marked_processes() <= {pid}, "the others are gone", _SECONDS)
-        assert marked_processes() == {pid}
+        wait_until(lambda: processes_of_this_test() <= {pid}, "the others are gone", _SECONDS)
+        assert processes_of_this_test() == {pid}
     finally:
         with suppress(ProcessLookupError):
             kill(pid)

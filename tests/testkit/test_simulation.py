@@ -8,7 +8,8 @@ import pytest
 
 from okanjo_conductor import JobState, Retry
 from okanjo_conductor._core.ledger import Ledger
-from okanjo_conductor.testing import FATES, FAULTS, BrokenPromiseError, simulate
+from okanjo_conductor.testing import BrokenPromiseError, simulate
+from okanjo_conductor.testing._simulation import FATES, FAULTS
 
 SCHEDULES, AT_ONCE = 10_000, 1_000
 

@@ -1,7 +1,8 @@
 """The public test kit: for programs that use the package, and for the package itself.
 
     simulate             the whole system on a fake clock, driven by a seed
-    FateWorker, perform  workers whose jobs name their fate
+    FateWorker           a worker whose jobs name their fate
+    meet_fate            the same as a function
     kill_worker_at       kills a worker at a named moment of a real run
     fixtures             a pytest fixture that fails on leaked processes (imported by itself,
                          because it needs pytest)
@@ -9,21 +10,21 @@
 The package never imports it.
 """
 
-from okanjo_conductor.testing._simulation import (
-    FATES,
-    FAULTS,
-    SimulatedWorld,
-    SimulationReport,
-    simulate,
-)
+from okanjo_conductor.testing._kills import Kill, kill_worker_at
+from okanjo_conductor.testing._simulation import SimulatedWorld, SimulationReport, simulate
 from okanjo_conductor.testing._world import BrokenPromiseError
+from okanjo_conductor.testing.jobs import FateError, FateWorker, meet_fate
 
 __all__ = [
-    # simulation
+    # the real thing
+    "FateWorker",
+    "FateError",
+    "meet_fate",
+    "kill_worker_at",
+    "Kill",
+    # the simulation
     "simulate",
     "SimulatedWorld",
     "SimulationReport",
     "BrokenPromiseError",
-    "FATES",
-    "FAULTS",
 ]
