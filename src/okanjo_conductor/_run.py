@@ -159,9 +159,9 @@ class Run:
             await self._cluster.close()
             if self._buffer is not None:
                 self._buffer.end()
-        seconds, unstarted = self._loop.time() - began, self.intake.known()
-        report = self._report.build(seconds, unstarted, self.last_stats)
-        self._owner._note_report(report)
+            seconds, unstarted = self._loop.time() - began, self.intake.known()
+            report = self._report.build(seconds, unstarted, self.last_stats)
+            self._owner._note_report(report)
         self._raise(error)
         return report
 
