@@ -168,9 +168,9 @@ def _catch(kill: Kill, key: Key) -> int | None:
         return None
     if not _stands_still(kill._pids[kill._suspect]):
         return None
-    _tick(kill.conductor, kill._suspect)
     suspect = kill._suspect
-    if suspect is not None and _executor_of(kill, key) == suspect:
+    _tick(kill.conductor, suspect)
+    if _executor_of(kill, key) == suspect:
         return suspect
     _signal(kill, signals.SIGCONT)
     kill._suspect = None
