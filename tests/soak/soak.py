@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -102,8 +102,10 @@ class Soak:
         path = folder / "notes"
         self.notes = Notes(path, room, MOST_WORKERS)
         self.outcomes = bytearray(room)
-        self.edges: Counter[Any] = Counter()
-        """By job: charged executions that did not get as far as their first note."""
+        self.charges: Counter[int] = Counter()
+        """By job: executions that ended with their worker."""
+        self.edges: Counter[int] = Counter()
+        """By job: those of them that did not get as far as counting their start."""
         self.verdict = Verdict()
         self.times: list[float] = []
         self.began = time.monotonic()
@@ -165,7 +167,7 @@ class Soak:
         self.expect(outcome.value == number * 7, "a job has another job's value")
         causes = {attempt.cause for attempt in outcome.history}
         self.expect(causes <= {Cause.CRASH}, "a job is charged with something else than a crash")
-        executions = self.notes.starts[number] + self.edges.pop(number, 0)
+        executions = self.notes.starts[number] + self.edges[number]
         self.expect(outcome.attempts == executions, "attempts are not what was executed")
 
     def on_exit(self, end: WorkerExit) -> None:
@@ -176,13 +178,21 @@ class Soak:
         executing = noted - 1 if noted > 0 else None
         if executing is not None:
             self.expect(end.key == executing, "a job was executing and is not the one charged")
-            self.verdict.charged += 1
-        elif end.key is None:
+        if end.key is None:
             self.verdict.uncharged += 1
         else:
+            self.note_charge(int(end.key), is_clear=executing is not None)
+
+    def note_charge(self, job: int, *, is_clear: bool) -> None:
+        """Count a charged execution; one that did not get as far as its note counts as well."""
+        self.charges[job] += 1
+        missing = self.charges[job] - self.notes.starts[job] - self.edges[job]
+        self.expect(missing in {0, 1}, "an execution is charged that was none")
+        self.edges[job] += missing
+        if is_clear and not missing:
+            self.verdict.charged += 1
+        else:
             self.verdict.unclear += 1
-            if noted != -1 - int(end.key):  # not at its end: then before its first line
-                self.edges[end.key] += 1
 
     # Afterwards
 
