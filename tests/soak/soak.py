@@ -40,7 +40,7 @@ RETRIES = 20
 SPARED_AFTER = 2
 """Workers of one slot in a row that were killed before they did anything: the next one is spared,
 because three are what the conductor takes for a worker that cannot start."""
-MARGIN = 0.05
+MARGIN = 0.02
 """Of the kills may fall between the claim of a job and its first line, or between its last line and
 its outcome: microseconds beside milliseconds. There the log cannot tell."""
 SLOWEST = 0.5
