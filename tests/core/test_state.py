@@ -282,6 +282,28 @@ def test_a_job_that_raced_with_its_recall_is_executed_where_it_is():
     scene.end()
 
 
+def test_a_job_behind_another_one_is_reason_enough_to_fill_an_empty_slot():
+    scene = Scene(slots=2)
+    scene.start(2)
+    scene.get_ready(1)
+    scene.executing(1)
+    (start,) = of(do.StartWorker, scene.exit(scene.worker(2)))
+    assert start.slot == 1
+    recall, *_ = of(do.RecallJobs, scene.ready(scene.worker(3)))
+    assert recall.worker_id == 1
+    scene.end()
+
+
+def test_a_job_that_no_recall_can_move_is_no_reason_to_fill_a_slot():
+    scene = Scene(slots=2)
+    scene.start(2)
+    scene.get_ready(1, 2)
+    scene.executing(1)
+    scene.executing(2)
+    assert of(do.StartWorker, scene.exit(scene.worker(2))) != [], "its job waits"
+    scene.end()
+
+
 def test_a_job_that_is_declined_after_its_recall_comes_back():
     scene = Scene(slots=2)
     scene.start(2)

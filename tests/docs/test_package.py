@@ -78,6 +78,11 @@ def test_importing_the_names_loads_no_asyncio():
     assert not {"asyncio", "cloudpickle", "multiprocessing"} & modules
 
 
+def test_the_package_does_not_load_its_test_kit_and_that_needs_no_pytest():
+    assert "okanjo_conductor.testing" not in loaded_by("from okanjo_conductor import Conductor")
+    assert not {"pytest", "hypothesis"} & loaded_by("import okanjo_conductor.testing")
+
+
 def test_a_worker_process_loads_no_asyncio():
     script = (
         "import sys\n"

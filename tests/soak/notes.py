@@ -15,8 +15,6 @@ from typing import Any
 from okanjo_conductor import ConductorWorker
 
 _CELL = 8
-LONGEST = 5_000
-"""Microseconds of the longest job."""
 _BUSY = 10
 """Every so manieth job computes; the others sleep, so that a small machine can run many."""
 
@@ -43,27 +41,28 @@ class Notes:
             part.release()
 
 
-def length(seed: int, number: int) -> float:
-    """Return how many seconds a job takes."""
-    return ((number + 1) * 2_654_435_761 + seed * 40_503) % (LONGEST + 1) / 1e6
+def length(seed: int, number: int, longest: int) -> float:
+    """Return how many seconds a job takes; `longest` is in microseconds."""
+    return ((number + 1) * 2_654_435_761 + seed * 40_503) % (longest + 1) / 1e6
 
 
 class NotingWorker(ConductorWorker):
     """Notes the start and the end of every execution."""
 
-    def __init__(self, *, path: str, jobs: int, workers: int, seed: int) -> None:
+    def __init__(self, *, path: str, jobs: int, workers: int, seed: int, longest: int) -> None:
         super().__init__(logging=False)
         self.notes = Notes(path, jobs, workers)
-        self.seed = seed
+        self.seed, self.longest = seed, longest
 
     def process_job(self, job: Any) -> int:
         notes, me = self.notes, self.worker_id
         notes.at_work[me] = job + 1
         notes.starts[job] += 1
+        seconds = length(self.seed, job, self.longest)
         if job % _BUSY:
-            sleep(length(self.seed, job))
+            sleep(seconds)
         else:
-            end = perf_counter() + length(self.seed, job)
+            end = perf_counter() + seconds
             while perf_counter() < end:
                 pass
         notes.ends[job] += 1

@@ -56,6 +56,8 @@ class Options:
     workers: int = 4
     kill_every: float = 0.05
     seed: int = 1
+    longest: int = 5_000
+    """Microseconds of the longest job."""
     is_quiet: bool = False
 
 
@@ -121,6 +123,7 @@ class Soak:
                 "jobs": room,
                 "workers": MOST_WORKERS,
                 "seed": options.seed,
+                "longest": options.longest,
             },
         )
         listeners = {
@@ -318,6 +321,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=options.workers)
     parser.add_argument("--kill-every", type=float, default=options.kill_every, help="seconds")
     parser.add_argument("--seed", type=int, default=options.seed)
+    parser.add_argument("--longest", type=int, default=options.longest, help="microseconds")
     options = Options(**vars(parser.parse_args()))
     with tempfile.TemporaryDirectory() as folder:
         verdict = Soak(options, Path(folder)).run()

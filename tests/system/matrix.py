@@ -31,6 +31,8 @@ VICTIM = "victim"
 BESIDE = ("looking up", "requesting")
 """Moments at which the worker waits: the fault comes from another thread, or from who answers."""
 _ROOM = 256 * MIB
+MOST_MEMORY = 4 * LARGE
+"""Bytes that a worker may have in the cells that are about it."""
 
 
 class StruckError(Exception):
@@ -71,6 +73,13 @@ def _exhaust_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
+def _keep_memory() -> None:
+    """Take more memory than is allowed, and wait for what comes of it."""
+    taken = b"\1" * (2 * MOST_MEMORY)
+    signal.pause()
+    del taken
+
+
 def _cut() -> None:
     link_socket().shutdown(socket.SHUT_RDWR)
 
@@ -93,6 +102,9 @@ _FAULTS = {
     "socket cut": _cut,
 }
 FAULTS = tuple(_FAULTS)
+KEPT = "memory kept"
+"""The fault `memory` where the conductor watches it."""
+_FAULTS[KEPT] = _keep_memory
 
 
 class Mine:

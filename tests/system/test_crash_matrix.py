@@ -26,7 +26,7 @@ import pytest
 from faults.moments import state_of, touch, wait_until
 from okanjo_conductor import Cause, Conductor, JobState
 
-from .matrix import FAULTS, LARGE, VICTIM, Answerer, Mine, Struck, struck
+from .matrix import FAULTS, KEPT, LARGE, MOST_MEMORY, VICTIM, Answerer, Mine, Struck, struck
 
 TABLE = """
 moment              | exception | sys.exit | os._exit(0) | SIGKILL | SIGSEGV | SIGSTOP | memory | socket cut
@@ -86,6 +86,8 @@ class Scene:
     """One cell: a conductor, its jobs, and who helps the fault along."""
 
     def __init__(self, moment, fault, end, folder):
+        if end == "M":
+            fault = KEPT
         self.moment, self.fault, self.end, self.folder = moment, fault, end, folder
         self.exits = []
         options = {"moment": moment, "fault": fault, "folder": str(folder)}
@@ -108,7 +110,7 @@ class Scene:
     def limits(self):
         if self.end == "T":
             return {"job_timeout": 1.0, "timeout_grace": 0.1}
-        return {"max_rss": LARGE * 4} if self.end == "M" else {}
+        return {"max_rss": MOST_MEMORY} if self.end == "M" else {}
 
     def jobs(self):
         folder = str(self.folder)

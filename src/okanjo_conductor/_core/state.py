@@ -150,8 +150,9 @@ class ConductorState:
                 times += [time for w in self._fleet for time in self._ages_out(w)]
             if (due := self._ledger.next_due) is not None:
                 times.append(due)
-            if self._wants_workers() > 0:
-                times += [s.not_before for s in self._fleet.slots if s.worker is None]
+            empty = [s.not_before for s in self._fleet.slots if s.worker is None]
+            if empty and self._wants_workers():
+                times += empty
         return min(times, default=None)
 
     # Handlers, in the order of events.py
@@ -376,10 +377,16 @@ class ConductorState:
         )
         if not is_anybody_idle:
             return
-        richest = max(ready, key=lambda w: held_by(w.id))
-        can_give = held_by(richest.id) > 1 and self._ledger.last_held(richest.id) > richest.kept
-        if can_give:
-            self._recall_from(richest)
+        givers = [w for w in ready if self._can_give(w)]
+        if givers:
+            richest = max(givers, key=lambda w: held_by(w.id))
+            if not richest.is_recalled:
+                self._recall_from(richest)
+
+    def _can_give(self, worker: Worker) -> bool:
+        """Whether a worker holds jobs behind another one that no recall has decided on."""
+        ledger = self._ledger
+        return ledger.held_by(worker.id) > 1 and ledger.last_held(worker.id) > worker.kept
 
     def _recall_from(self, worker: Worker) -> None:
         """Take back what a worker has not started, unless that is under way."""
@@ -391,9 +398,7 @@ class ConductorState:
 
     def _start_workers(self, now: float) -> None:
         for slot in self._fleet.slots:
-            if self._wants_workers() <= 0:
-                return
-            if slot.worker is None and slot.not_before <= now:
+            if slot.worker is None and slot.not_before <= now and self._wants_workers():
                 worker = self._fleet.fill(slot)
                 self._ledger.enrol(worker.id)
                 self._step.commands.append(do.StartWorker(worker_id=worker.id, slot=slot.number))
@@ -427,9 +432,16 @@ class ConductorState:
         elif recycle.seconds is not None:
             yield max(worker.ready_at + recycle.seconds, not_before)
 
-    def _wants_workers(self) -> int:
-        """Count the waiting jobs for which nobody is on the way."""
-        return self._ledger.queued - self._fleet.starting()
+    def _wants_workers(self) -> bool:
+        """Whether a job waits, here or behind another one, for which nobody is on the way."""
+        waiting = self._ledger.queued - self._fleet.starting()
+        for worker in self._fleet.takers():
+            held = self._ledger.held_by(worker.id)
+            if not held:
+                waiting -= 1
+            elif self._can_give(worker):
+                waiting += held - 1
+        return waiting > 0
 
     def _read_jobs(self) -> None:
         """Keep as many jobs waiting here as the workers take at once, at least two a slot."""

@@ -41,6 +41,7 @@ class Kill:
     _pids: dict[int, int] = field(default_factory=dict[int, int])
     """Processes by worker id, of those that live."""
     _look: Callable[[], int | None] | None = None
+    _is_looking: bool = False
     _suspect: int | None = None
     """A worker that was stopped, to be looked at when it stands still."""
 
@@ -123,7 +124,7 @@ def _watch_starts(kill: Kill, nth: int | None) -> None:
         kill._pids[worker_id] = pid
         if started == nth:
             kill._strike(worker_id)
-        if kill._look is not None and len(kill._pids) == 1:
+        if kill._look is not None and not kill._is_looking:
             _keep_looking(kill)
 
     kill.conductor.on("worker_start", on_start)
@@ -135,7 +136,7 @@ def _at_outcome(kill: Kill, nth: int) -> None:
     def on_outcome(outcome: Outcome) -> None:
         nonlocal seen
         seen += 1
-        if seen == nth:
+        if seen >= nth:
             kill._strike(outcome.worker_id)
 
     kill.conductor.on("job_done", on_outcome)
@@ -144,7 +145,8 @@ def _at_outcome(kill: Kill, nth: int) -> None:
 
 def _keep_looking(kill: Kill) -> None:
     """Look again and again, from the loop of the run, until there is nobody to look at."""
-    if kill.happened or not kill._pids or kill._look is None or not kill.conductor.processing:
+    kill._is_looking = bool(kill._pids) and not kill.happened
+    if not kill._is_looking or kill._look is None:
         return
     victim = kill._look()
     if victim is None:

@@ -39,10 +39,13 @@ from okanjo_conductor.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from okanjo_conductor._core.fleet import Worker
+
 GRACE = 2.0
 _MANY = 10_000
 """Events in one go: more than that is a loop without end."""
 _NANOSECONDS = 1_000_000
+_TWO = 2
 
 
 class BrokenPromiseError(AssertionError):
@@ -214,6 +217,8 @@ class World:
         policy = Policy(retry=self.retry, abort_grace=GRACE, timeout_grace=GRACE)
         self.state = ConductorState(slots=slots, policy=policy)
         self.now = 0.0
+        self.told = 0.0
+        """The time of the last event that the core was handed."""
         self.ids = count()
         self.source: deque[str] = deque()
         self.is_source_broken = False
@@ -283,6 +288,7 @@ class World:
 
     def deliver(self, event: ev.Event) -> None:
         """Hand the core one event and do what it says."""
+        self.told = self.now
         step = self.state.handle(event, self.now)
         for record in step.records:
             self._receive(record)
@@ -750,20 +756,39 @@ class World:
             require(histories.keys() <= unfinished, "finished jobs are forgotten", histories)
 
     def check_nobody_idles(self) -> None:
-        """No job waits here beside an idle worker, or there in one while nobody takes it back."""
+        """No job waits beside an idle worker or an empty slot, here or behind another job."""
         if self.phase is not Phase.RUNNING:
             return
-        ledger, fleet = self.state._ledger, self.state._fleet
-        ready = fleet.takers()
-        idle = [w for w in ready if not w.is_recalled and not ledger.held_by(w.id)]
-        if not idle:
-            return
-        require(not ledger.queued, "no job waits beside an idle worker", self.state)
-        richest = max(ready, key=lambda w: ledger.held_by(w.id))
-        sim = self.workers[richest.id]
-        free = [k for k in ledger._held[richest.id] if k > sim.last_kept and k > richest.kept]
-        is_asked = richest.is_recalled or ledger.held_by(richest.id) <= 1 or not free
+        fleet = self.state._fleet
+        idle = [w for w in fleet.takers() if not w.is_recalled and not self._held(w)]
+        if idle:
+            require(not self.state._ledger.queued, "no job waits beside an idle worker", self.state)
+            self._check_recall()
+        elif not fleet.starting() and all(map(self._held, fleet.takers())):
+            self._check_starts()
+
+    def _check_recall(self) -> None:
+        """What waits behind another job is taken back for an idle worker."""
+        givers = [w for w in self.state._fleet.takers() if self._free(w)]
+        is_asked = not givers or any(w.is_recalled for w in self.state._fleet)
         require(is_asked, "a job behind another one is taken back", self.state)
+
+    def _check_starts(self) -> None:
+        """What waits behind another job is reason enough to start a worker."""
+        fleet = self.state._fleet
+        free = [s for s in fleet.slots if s.worker is None and s.not_before <= self.told]
+        is_served = not free or not any(map(self._free, fleet.takers()))
+        require(is_served, "no job waits behind another one beside an empty slot", self.state)
+
+    def _held(self, worker: Worker) -> int:
+        return self.state._ledger.held_by(worker.id)
+
+    def _free(self, worker: Worker) -> bool:
+        """Whether a worker holds what it has not claimed, beside what it has."""
+        if self._held(worker) < _TWO:
+            return False
+        last_kept = max(self.workers[worker.id].last_kept, worker.kept)
+        return self.state._ledger.last_held(worker.id) > last_kept
 
     def check_end(self) -> None:
         """Everything is accounted for."""
