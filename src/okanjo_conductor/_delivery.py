@@ -50,12 +50,13 @@ def outcomes_of(record: JobsDone | JobFailed) -> Iterator[Outcome]:
             seconds=last.seconds if last else None,
         )
         return
-    columns = zip(record.jobs, record.values, record.nanoseconds, strict=True)
-    for job, value, nanoseconds in columns:
-        history = record.histories.get(job.id, ())
+    jobs = record.jobs
+    columns = (jobs.ids, jobs.keys, jobs.payloads, record.values, record.nanoseconds)
+    for job_id, key, payload, value, nanoseconds in zip(*columns, strict=True):
+        history = record.histories.get(job_id, ())
         yield Outcome(
-            key=job.key,
-            job=job.payload,
+            key=key,
+            job=payload,
             state=JobState.DONE,
             value=value,
             error=None,
@@ -118,11 +119,11 @@ class ReportBuilder:
         heap = self._slowest
         if len(heap) == _SLOWEST and max(record.nanoseconds) <= heap[0][0]:
             return
-        for job, nanoseconds in zip(record.jobs, record.nanoseconds, strict=True):
-            entry = (nanoseconds, job.id, job.key)
+        jobs = record.jobs
+        for entry in zip(record.nanoseconds, jobs.ids, jobs.keys, strict=True):
             if len(heap) < _SLOWEST:
                 heapq.heappush(heap, entry)
-            elif nanoseconds > heap[0][0]:
+            elif entry[0] > heap[0][0]:
                 heapq.heapreplace(heap, entry)
 
     def _note_failure(self, record: JobFailed) -> None:
@@ -219,9 +220,9 @@ class Reorderer:
 
     def add(self, record: JobsDone | JobFailed) -> Iterator[Outcome]:
         """Yield what may follow now."""
-        jobs = record.jobs if isinstance(record, JobsDone) else [record.job]
-        for job, outcome in zip(jobs, outcomes_of(record), strict=True):
-            self._waiting[job.id] = outcome
+        ids = record.jobs.ids if isinstance(record, JobsDone) else [record.job.id]
+        for job_id, outcome in zip(ids, outcomes_of(record), strict=True):
+            self._waiting[job_id] = outcome
         while self._next in self._waiting:
             yield self._waiting.pop(self._next)
             self._next += 1

@@ -13,13 +13,13 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import chain, islice
+from itertools import islice, repeat
 from queue import SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._core import events as ev
-from okanjo_conductor._core.jobs import Job
+from okanjo_conductor._core.jobs import Job, Jobs
 from okanjo_conductor._io.loops import call_soon
 from okanjo_conductor._options import checked_seconds
 from okanjo_conductor._types import JobId, Key
@@ -214,13 +214,13 @@ class Intake:
     def _accept(
         self,
         payloads: list[Any],
-        keys: list[Key] | None = None,
+        keys: Sequence[Key] | None = None,
         limits: Sequence[float | None] | None = None,
         *,
         is_answer: bool = True,
     ) -> None:
         first, self._next_id = self._next_id, self._next_id + len(payloads)
-        ids = range(first, self._next_id)
+        ids: Sequence[JobId] = range(first, self._next_id)  # type: ignore[assignment]  # job ids are ints
         try:
             keys = keys or self._keys(payloads, ids)
             limits = limits or self._limits(payloads)
@@ -228,19 +228,15 @@ class Intake:
             self._queue._front.extendleft(reversed(payloads))
             self._break(error)
             return
-        if all(map(ATOMS.__contains__, map(type, chain(payloads, keys)))):
-            jobs = list(map(Job, ids, keys, payloads, payloads))  # type: ignore[arg-type]  # ids are ints
+        if _are_atoms(payloads) and (keys is ids or _are_atoms(keys)):
+            jobs = Jobs(ids, keys, payloads, payloads, limits)
         else:
-            jobs = list(self._encoded(ids, keys, payloads))
-        if limits:
-            first_id = ids[0]
-            for job in jobs:  # those that cannot travel are missing
-                job.timeout = limits[job.id - first_id]
+            jobs = self._encoded(ids, keys, payloads, limits or [None] * len(payloads))
         self._post(ev.JobsAccepted(jobs=jobs, is_answer=is_answer))
 
-    def _keys(self, payloads: list[Any], ids: Iterable[int]) -> list[Key]:
+    def _keys(self, payloads: list[Any], ids: Sequence[JobId]) -> Sequence[Key]:
         if self._job_key is None:
-            return list(ids)
+            return ids
         return [self._job_key(payload) for payload in payloads]
 
     def _limits(self, payloads: list[Any]) -> Sequence[float | None] | None:
@@ -250,22 +246,34 @@ class Intake:
             return [checked_seconds("job_timeout(job)", limit(payload)) for payload in payloads]
         return None if limit is None else [limit] * len(payloads)
 
-    def _encoded(self, ids: Iterable[int], keys: list[Key], payloads: list[Any]) -> Iterator[Job]:
-        for number, key, payload in zip(ids, keys, payloads, strict=True):
-            job = Job(JobId(number), key, payload, None)
+    def _encoded(
+        self,
+        ids: Sequence[JobId],
+        keys: Sequence[Key],
+        payloads: list[Any],
+        limits: Sequence[float | None],
+    ) -> Jobs:
+        """Make jobs ready to travel; refuse those that cannot."""
+        made = []
+        for job in map(Job, ids, keys, payloads, repeat(None), limits):
             try:
-                if type(key) not in ATOMS:
-                    encode(key)  # it travels too, and must not spoil a whole hand-out
-                job.wire = wire = encode_payload(payload)
-                blob = wire.blob if type(wire) is Encoded else wire
-                if isinstance(blob, bytes | bytearray) and mentions_main(blob):
-                    self.main_names |= names_in_main(payload)
+                self._encode(job)
             except KeyboardInterrupt:
                 raise  # more likely the user's than the payload's
             except BaseException as error:  # a class's __reduce__ may raise anything
-                self._post(ev.JobRefused(job=job, error=_refusal(key, payload, error)))
+                refusal = _refusal(job.key, job.payload, error)
+                self._post(ev.JobRefused(job=job, error=refusal))
             else:
-                yield job
+                made.append(job)
+        return Jobs.of(made)
+
+    def _encode(self, job: Job) -> None:
+        if type(job.key) not in ATOMS:
+            encode(job.key)  # it travels too, and must not spoil a whole hand-out
+        job.wire = wire = encode_payload(job.payload)
+        blob = wire.blob if type(wire) is Encoded else wire
+        if isinstance(blob, bytes | bytearray) and mentions_main(blob):
+            self.main_names |= names_in_main(job.payload)
 
 
 class _Reader:
@@ -438,3 +446,7 @@ def _refusal(key: Key, payload: Any, error: BaseException) -> SerialisationError
     refusal = SerialisationError(message)
     refusal.__cause__ = error
     return refusal
+
+
+def _are_atoms(values: Iterable[Any]) -> bool:
+    return ATOMS.issuperset(map(type, values))

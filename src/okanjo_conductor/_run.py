@@ -41,7 +41,6 @@ from okanjo_conductor.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from okanjo_conductor._core.jobs import Job
     from okanjo_conductor._core.policy import Policy
     from okanjo_conductor._core.records import Record
     from okanjo_conductor._delivery import OutcomeBuffer
@@ -580,28 +579,22 @@ _ON_MESSAGE: dict[type[Any], Callable[[Run, int, Any], None]] = {
 
 def _job_messages(command: do.HandOut) -> list[msg.Jobs | msg.LargeJob]:
     """Make the messages of a hand-out: runs of small jobs together, large ones alone."""
-    histories = {i: _bad_ends(history) for i, history in command.histories.items()}
+    jobs, histories = command.jobs, command.histories
+    wires = list(jobs.wires)
+    has_large = Encoded in map(type, wires)
+    large = [i for i, w in enumerate(wires) if type(w) is Encoded] if has_large else []
     made: list[msg.Jobs | msg.LargeJob] = []
-    small: list[Job] = []
-
-    def flush(end: int) -> None:
-        if small:
-            begin = end - len(small)
-            theirs = [(i - begin, h) for i, h in histories.items() if begin <= i < end]
-            keys = pickle.dumps([job.key for job in small], 5)
-            wires = [job.wire for job in small]
-            made.append(msg.Jobs(command.first + begin, wires, keys, theirs))
-            small.clear()
-
-    for index, job in enumerate(command.jobs):
-        if type(job.wire) is not Encoded:
-            small.append(job)
-            continue
-        flush(index)
-        key = pickle.dumps(job.key, 5)
-        ordinal = command.first + index
-        made.append(msg.LargeJob(ordinal, key, histories.get(index, []), job.wire))
-    flush(len(command.jobs))
+    begin = 0
+    for index in (*large, len(wires)):
+        if begin < index:
+            theirs = [(i - begin, _bad_ends(h)) for i, h in histories.items() if begin <= i < index]
+            keys = pickle.dumps(jobs.keys[begin:index], 5)
+            made.append(msg.Jobs(command.first + begin, wires[begin:index], keys, theirs))
+        if index < len(wires):
+            key = pickle.dumps(jobs.keys[index], 5)
+            history = _bad_ends(histories.get(index, ()))
+            made.append(msg.LargeJob(command.first + index, key, history, wires[index]))
+        begin = index + 1
     return made
 
 

@@ -10,7 +10,7 @@ from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core import records as rec
 from okanjo_conductor._core.endings import STACK_TIME
-from okanjo_conductor._core.jobs import Job
+from okanjo_conductor._core.jobs import Job, Jobs
 from okanjo_conductor._core.policy import MIN_SAMPLE, Policy
 from okanjo_conductor._core.state import LEAVE_GRACE, ConductorState
 from okanjo_conductor._types import Cause, JobState, Recycle, Retry
@@ -49,7 +49,7 @@ class Run:
 
     def add(self, jobs, *, timeout=None, is_answer=False):
         ids = [next(self.ids) for _ in range(jobs)]
-        made = [Job(i, f"key {i}", i, i, timeout) for i in ids]
+        made = Jobs.of(Job(i, f"key {i}", i, i, timeout) for i in ids)
         return self.tell(ev.JobsAccepted(jobs=made, is_answer=is_answer))
 
     def dry(self):

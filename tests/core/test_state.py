@@ -12,6 +12,7 @@ from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core import records as rec
 from okanjo_conductor._core.fleet import MAX_FAILED_STARTS, MAX_IDLE_DEATHS
+from okanjo_conductor._core.jobs import Jobs
 from okanjo_conductor._core.state import LEAVE_GRACE, Phase
 from okanjo_conductor._types import Cause, JobState, Retry
 from okanjo_conductor.errors import (
@@ -638,7 +639,7 @@ def test_what_was_reported_last_is_shown_before_the_end():
 
 
 def impossible_when_new():
-    return Scene(), [ev.IntakeEnded(), ev.JobsAccepted(jobs=[]), ev.WorkerReady(worker_id=1)]
+    return Scene(), [ev.IntakeEnded(), ev.JobsAccepted(jobs=Jobs.of([])), ev.WorkerReady(worker_id=1)]
 
 
 def impossible_when_running():
@@ -647,7 +648,7 @@ def impossible_when_running():
     return scene, [
         ev.RunStarted(),
         ev.IntakeEnded(),
-        ev.JobsAccepted(jobs=[]),
+        ev.JobsAccepted(jobs=Jobs.of([])),
         ev.WorkerReady(worker_id=1),
         ev.JobsRecalled(worker_id=1, beyond=0),
         ev.JobsDeclined(worker_id=2, first=1, last=1),

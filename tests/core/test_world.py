@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from okanjo_conductor._core import events as ev
+from okanjo_conductor._core.jobs import Jobs
 from okanjo_conductor._core.state import Phase
 from okanjo_conductor._types import Cause, Retry
 from okanjo_conductor.testing._world import FaultyJobError, World
@@ -140,7 +141,7 @@ class Happenings(RuleBasedStateMachine):
     @rule(jobs=st.integers(1, 3))
     def jobs_are_added_by_hand(self, jobs):
         made = [self.world.make_job() for _ in range(jobs)]
-        self.world.send(ev.JobsAccepted(jobs=made, is_answer=False))
+        self.world.send(ev.JobsAccepted(jobs=Jobs.of(made), is_answer=False))
 
     @precondition(lambda self: not self.world.is_over)
     @rule()
@@ -180,11 +181,11 @@ class Happenings(RuleBasedStateMachine):
             ev.WorkerExited(worker_id=nobody, code=1, signal=None, claimed=None),
         ]
         if world.asked is None and world.phase is not Phase.ABORTING:
-            found += [ev.IntakeEnded(), ev.JobsAccepted(jobs=[])]
+            found += [ev.IntakeEnded(), ev.JobsAccepted(jobs=Jobs.of([]))]
         if world.is_over:
-            found += [ev.TimePassed(), ev.AbortRequested(), ev.JobsAccepted(jobs=[])]
+            found += [ev.TimePassed(), ev.AbortRequested(), ev.JobsAccepted(jobs=Jobs.of([]))]
         for worker in world.workers.values():
-            held = world.state._ledger._held[worker.id]
+            held = world.state._ledger.held(worker.id)
             found += [
                 done(worker.id, [worker.last_sent + 1]),
                 done(worker.id, [*held, worker.last_sent + 1]),

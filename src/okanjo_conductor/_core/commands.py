@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from okanjo_conductor._core.jobs import Job
+    from okanjo_conductor._core.jobs import Job, Jobs
     from okanjo_conductor._types import (
         Attempt,
         Key,
@@ -39,7 +39,7 @@ class HandOut:
 
     worker_id: WorkerId
     first: Ordinal
-    jobs: list[Job]
+    jobs: Jobs
     histories: dict[int, tuple[Attempt, ...]]
     """By index, the bad ends of those jobs that have any."""
 

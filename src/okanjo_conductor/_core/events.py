@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from okanjo_conductor._core.jobs import Job
+    from okanjo_conductor._core.jobs import Job, Jobs
     from okanjo_conductor._types import Cause, JobId, Ordinal, WorkerId
 
 
@@ -22,7 +22,7 @@ class JobsAccepted:
     Also legal unasked, for jobs that were added by hand.
     """
 
-    jobs: list[Job]
+    jobs: Jobs
     is_answer: bool = True
 
 

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from okanjo_conductor._core.jobs import Job
+    from okanjo_conductor._core.jobs import Job, Jobs
     from okanjo_conductor._types import Attempt, Cause, JobId, JobState, Slot, WorkerId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobsDone:
-    """Final: these jobs have values. Three columns of equal length."""
+    """Final: these jobs have values. Columns of equal length."""
 
     worker_id: WorkerId
     slot: Slot
-    jobs: list[Job]
+    jobs: Jobs
     values: list[Any]
     nanoseconds: list[int]
     histories: dict[JobId, tuple[Attempt, ...]]

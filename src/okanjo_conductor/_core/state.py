@@ -210,7 +210,7 @@ class ConductorState:
     def _on_attempt_failed(self, event: ev.AttemptFailed, now: float) -> None:
         worker = self._fleet.get(event.worker_id)
         self._ledger.require_held(worker.id, [event.ordinal])
-        (job,) = self._ledger.release(worker.id, [event.ordinal])
+        job = self._ledger.release(worker.id, [event.ordinal])[0]
         worker.sizer.observe(1, event.nanoseconds)
         self._note_executed(worker, 1)
         self._charge(

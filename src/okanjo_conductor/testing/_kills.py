@@ -191,8 +191,8 @@ def _executor_of(kill: Kill, key: Key) -> int | None:
     if run is None:
         return None
     for worker_id, link in run._links.items():
-        held = run._state._ledger._held.get(worker_id, {})
-        job = held.get(_claimed(link))
+        claimed = _claimed(link)
+        job = None if claimed is None else run._state._ledger.peek(worker_id, claimed)
         if job is not None and job.key == key and worker_id in kill._pids:
             return int(worker_id)
     return None

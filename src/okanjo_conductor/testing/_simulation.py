@@ -407,7 +407,7 @@ class SimulatedWorld(World):
         require(job.id not in self.finals, "nothing runs after its outcome", job)
         require(job not in self.returned, "nothing runs that was given back", job)
         others = (w for w in self.workers.values() if w is not worker and w.executing is not None)
-        busy = any(w.handed[w.executing or 0] is job for w in others)
+        busy = any(w.handed[w.executing or 0] == job for w in others)
         require(not busy, "a job is executed by one worker at a time", job)
 
     def _end_execution(self, worker: SimProcess) -> None:

@@ -24,7 +24,7 @@ from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core import records as rec
 from okanjo_conductor._core.fleet import MAX_FAILED_STARTS
-from okanjo_conductor._core.jobs import Job
+from okanjo_conductor._core.jobs import Job, Jobs
 from okanjo_conductor._core.policy import Policy
 from okanjo_conductor._core.state import ConductorState, Phase
 from okanjo_conductor._io import cells
@@ -332,9 +332,9 @@ class World:
     def places(self) -> dict[str, list[JobId]]:
         """The ids of the jobs in each place of the ledger, in order."""
         ledger = self.state._ledger
-        held = {f"held by {w}": [j.id for j in jobs.values()] for w, jobs in ledger._held.items()}
+        held = {f"held by {w}": [j.id for j in ledger.held(w).values()] for w in ledger._held}
         return {
-            "queue": [job.id for job in ledger._queue],
+            "queue": [job_id for jobs in ledger._queue for job_id in jobs.ids],
             "delayed": [job_id for _, job_id, _ in ledger._delayed],
             **held,
         }
@@ -517,7 +517,7 @@ class World:
     def make_job(self) -> Job:
         """Accept a job."""
         number = JobId(next(self.ids))
-        job = Job(id=number, key=f"key {number}", payload=number, wire=b"")
+        job = Job(number, f"key {number}", number, b"")
         self.accepted[number] = job
         if self.phase is Phase.ENDING:
             self.in_vain.add(number)
@@ -535,7 +535,7 @@ class World:
         commands: list[do.Command] = []
         for job in jobs[:refused]:
             commands += self.refuse_job(job)
-        return commands + self.send(ev.JobsAccepted(jobs=jobs[refused:]))
+        return commands + self.send(ev.JobsAccepted(jobs=Jobs.of(jobs[refused:])))
 
     def refuse_job(self, job: Job) -> list[do.Command]:
         """Say that a job cannot travel."""
@@ -557,7 +557,7 @@ class World:
     def add_by_hand(self, jobs: int) -> None:
         """Add jobs past the source; `send` hands them over."""
         made = [self.make_job() for _ in range(jobs)]
-        self._events.append(ev.JobsAccepted(jobs=made, is_answer=False))
+        self._events.append(ev.JobsAccepted(jobs=Jobs.of(made), is_answer=False))
 
     def pause(self) -> list[do.Command]:
         """Let the consumer fall behind."""
@@ -739,9 +739,9 @@ class World:
         self.check_nobody_idles()
         for worker in self.workers.values():
             if worker.executing is not None:
-                held = self.state._ledger._held[worker.id].get(Ordinal(worker.executing))
+                held = self.state._ledger.peek(worker.id, Ordinal(worker.executing))
                 job = worker.handed[worker.executing]
-                require(held is job, "no job is taken from under its worker", job)
+                require(held == job, "no job is taken from under its worker", job)
 
     def check_places(self) -> None:
         """Every accepted job is in exactly one place, or finished, or returned."""
