@@ -48,6 +48,11 @@ def test_jobs_are_handed_out_in_the_order_of_acceptance():
     assert list(ledger._held[WORKER].items()) == list(enumerate(jobs, start=1))
 
 
+def test_a_held_job_is_known_by_its_ordinal():
+    ledger, jobs = filled(queued=1, held=2)
+    assert [ledger.key_of(WORKER, n) for n in (1, 2, 3)] == [jobs[0].key, jobs[1].key, None]
+
+
 def test_a_job_is_not_finished_while_anybody_has_it():
     ledger, (job,) = filled(held=1)
     assert not ledger.is_empty

@@ -367,7 +367,9 @@ def test_a_job_that_waits_for_its_backoff_is_cancelled():
 
 def test_a_job_that_is_finished_is_not_found():
     run = Run(2)
+    assert run.state.key_of(1, 1) == "key 0"
     run.done(1, 1)
+    assert run.state.key_of(1, 1) is None
     assert run.state.find("key 0") is None
     run.tell(ev.CancelRequested(job_id=0))
     assert run.ends == {}

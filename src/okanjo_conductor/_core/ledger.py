@@ -167,6 +167,11 @@ class Ledger:
         found = (job.id for job in chain(self._queue, delayed, held) if job.key == key)
         return next(found, None)
 
+    def key_of(self, worker_id: WorkerId, ordinal: Ordinal) -> Key | None:
+        """Return the key of a held job, or None if it is not held."""
+        job = self._held[worker_id].get(ordinal)
+        return None if job is None else job.key
+
     def withdraw(self) -> list[Job]:
         """Take every job that no worker holds out of the ledger, oldest first."""
         jobs = [*self._queue, *(job for _, _, job in self._delayed)]
