@@ -654,7 +654,7 @@ class Runtime:
         }
         try:
             value = encode(entry)
-        except Exception:
+        except BaseException:  # a class's __reduce__ may raise anything
             value = encode({name: _plain(field) for name, field in entry.items()})
         self._link.send(Log(value))
 
@@ -747,5 +747,6 @@ def _decoded(message: Answer | Post) -> tuple[BaseException | None, Any]:
         return failures.rebuild(failures.unpack(message.error)), None
     try:
         return None, decode(message.value)
-    except Exception as error:
-        return SerialisationError(f"data from the conductor cannot be unpickled: {error}"), None
+    except BaseException as error:  # a class's __setstate__ may raise anything
+        text = f"data from the conductor cannot be unpickled: {failures.said(error)}"
+        return SerialisationError(text), None

@@ -129,6 +129,12 @@ def text_of(error: BaseException) -> str:
         return "(its message cannot be shown)"
 
 
+def said(error: BaseException) -> str:
+    """Return the type and the message of an exception. Never raises."""
+    text = text_of(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def qualified_name(kind: type) -> str:
     """Name a type as tracebacks do."""
     name = kind.__qualname__

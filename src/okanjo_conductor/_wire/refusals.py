@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from okanjo_conductor._wire.codec import Encoded
-from okanjo_conductor._wire.failures import qualified_name, text_of
+from okanjo_conductor._wire.failures import qualified_name, said, text_of
 from okanjo_conductor._wire.sketching import unloadable_part
 from okanjo_conductor._wire.tracing import unpicklable_part
 from okanjo_conductor.errors import SerialisationError
@@ -56,7 +56,7 @@ def unpicklable(
     if not isinstance(error, MemoryError):  # a second time would not be better
         culprit = unpicklable_part(value, thing, is_too_deep=is_too_deep, reducers=reducers)
     message = (
-        f"{begin} cannot be pickled and so {end}: {_said(error)}. {_located(culprit, 'a')}. "
+        f"{begin} cannot be pickled and so {end}: {said(error)}. {_located(culprit, 'a')}. "
         f"{_TOO_DEEP if is_too_deep else _NOT_PICKLABLE}"
     )
     return _made(message, culprit, error)
@@ -79,7 +79,7 @@ def unloadable(
         culprit = unloadable_part(encoded, thing)
     place = _DESTINATIONS[thing].replace("a ", "the ")
     message = (
-        f"job {_shown(key)}: its {thing} cannot be unpickled in {place}: {_said(error)}. "
+        f"job {_shown(key)}: its {thing} cannot be unpickled in {place}: {said(error)}. "
         f"{_located(culprit, 'rebuilt by')}. {_NOT_REBUILT}"
     )
     return _made(message, culprit, error)
@@ -95,11 +95,6 @@ def _made(message: str, culprit: Culprit | None, error: BaseException) -> Serial
     made = SerialisationError(message, *(culprit or ()))
     made.__cause__ = error
     return made
-
-
-def _said(error: BaseException) -> str:
-    text = text_of(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _shown(key: Any) -> str:
