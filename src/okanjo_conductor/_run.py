@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 
 _TICK = 0.02
 """Seconds after which outcomes that no frame announced are looked for."""
-_PIPE_ROOM = 1 << 20
 _TOLD_OF_AN_ERROR = 1000
 """Characters of an error's text that the next attempt is told."""
 _log = logging.getLogger("okanjo_conductor.conductor")
@@ -117,7 +116,6 @@ class Run:
         self._last_words: dict[int, str] = {}
         self._farewells: set[int] = set()
         """Workers that have said that they leave."""
-        self._scratch = memoryview(bytearray(_PIPE_ROOM))
         self._definitions: list[msg.Define] = []
         """Objects of ``__main__`` that payloads need, in the order in which they came up."""
         self._events: deque[ev.Event] = deque()
@@ -313,7 +311,7 @@ class Run:
             )
             self._loop.call_soon(self.on_worker_exited, worker_id, None, None, detail)
             return
-        self._links[worker_id] = ConductorLink(worker_id, ours, self._loop, self, self._scratch)
+        self._links[worker_id] = ConductorLink(worker_id, ours, self._loop, self)
         order = bootstrap.Start(
             worker_id, command.slot, self._owner.id, True, self._options, _root_level()
         )

@@ -13,7 +13,7 @@ import pytest
 from faults import jobs
 from faults.harness import Watched
 from okanjo_conductor import Conductor, JobState, Retry
-from okanjo_conductor.errors import ConductorStateError, WorkerCrashError
+from okanjo_conductor.errors import ConductorStateError
 
 DOUBLES = [2 * number for number in range(10)]
 WHIMS = {
@@ -62,16 +62,17 @@ def test_what_a_forked_child_has_to_say_is_not_lost(how, said, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_a_job_that_closes_all_descriptors_fails_and_its_neighbours_do_not(capsys):
+def test_a_job_that_closes_all_descriptors_is_done_and_its_worker_is_replaced(capsys):
     batch = [("double", number) for number in range(20)]
     batch[10] = ("close_range", 3, 4096)
 
     run = Watched(jobs.perform, batch, worker_limit=2, retry=Retry(crashes=0)).run()
 
     outcomes = run.by_key
-    assert isinstance(outcomes.pop(10).error, WorkerCrashError)
+    assert outcomes.pop(10).value == "closed"
     assert {k: o.value for k, o in outcomes.items()} == {n: 2 * n for n in range(20) if n != 10}
     assert {o.attempts for o in run.outcomes} == {1}
+    assert run.report.workers_lost == 1
     assert "Bad file descriptor" in capsys.readouterr().err
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from okanjo_conductor._io import cells, stacks
+from okanjo_conductor._io.outcome_log import Reader
 from okanjo_conductor._wire import records
 from okanjo_conductor._wire.connection import Connection
 from okanjo_conductor.errors import ProtocolError
@@ -46,7 +47,7 @@ class Receiver(Protocol):
 
 
 class ConductorLink:
-    """Job link, result pipe, cells and output of one worker, as the conductor sees them."""
+    """Job link, outcome log, cells and output of one worker, as the conductor sees them."""
 
     def __init__(
         self,
@@ -54,14 +55,12 @@ class ConductorLink:
         ends: ConductorEnds,
         loop: asyncio.AbstractEventLoop,
         receiver: Receiver,
-        scratch: memoryview,
     ) -> None:
         self._worker_id = worker_id
         self._ends = ends
         self._loop = loop
         self._receiver = receiver
-        self._scratch = scratch
-        """Memory to read result pipes into; shared by the links of a loop."""
+        self._log = Reader(ends.cells)
         self._connection = Connection()
         self._is_open = True
         self._is_writing = False
@@ -126,6 +125,7 @@ class ConductorLink:
         self._stdout.finish()
         self._stderr.finish()
         self._stop_reading()
+        self._log.close()
         self._ends.close()
 
     # Reading
@@ -175,21 +175,15 @@ class ConductorLink:
             self._connection.outbox.clear()
 
     def _read_records(self) -> None:
-        """Empty the result pipe into the stash."""
-        if self._is_spoilt:
+        """Empty the outcome log into the stash."""
+        if self._is_spoilt or not (data := self._log.read()):
             return
-        room = self._scratch[: self._ends.results_size]
-        try:
-            count = os.readv(self._ends.results, [room])
-        except BlockingIOError:
-            return
-        if count:
-            columns = records.unpack(room[:count])
-            if self._stash[0]:
-                for stashed, column in zip(self._stash, columns, strict=True):
-                    stashed.extend(column)
-            else:
-                self._stash = columns
+        columns = records.unpack(data)
+        if self._stash[0]:
+            for stashed, column in zip(self._stash, columns, strict=True):
+                stashed.extend(column)
+        else:
+            self._stash = columns
 
     def _apply(self, upto: int) -> None:
         """Pass on outcome records until `upto` of them are."""
