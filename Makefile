@@ -5,6 +5,7 @@
 #   make format         rewrite the code in the house format
 #   make demo           the example of the README
 #   make test-pythons   the suite on Python 3.12 and 3.13, where this machine has them
+#   make soak           100,000 jobs while workers are killed all the time: a minute or two
 #   make lock           choose the development packages anew
 #   make clean          remove what the other commands made
 
@@ -23,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: setup demo test test-pure test-rest lint format lock clean \
+.PHONY: setup demo soak test test-pure test-rest lint format lock clean \
 	test-pythons $(NEWER_PYTHONS:%=test-python-%)
 
 # ---------------------------------------------------------------------------------- environment
@@ -107,6 +108,9 @@ format: setup
 
 demo: setup
 	$(BIN)/python examples/census.py
+
+soak: setup
+	$(BIN)/python -W error tests/soak/soak.py $(SOAK)
 
 lock: setup
 	$(BIN)/python -m pip install --quiet uv

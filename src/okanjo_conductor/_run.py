@@ -158,10 +158,10 @@ class Run:
             await self._cluster.close()
             if self._buffer is not None:
                 self._buffer.end()
-        seconds, unstarted = self._loop.time() - began, self.intake.known()
-        report = self._report.build(seconds, unstarted, self.last_stats)
-        report.stopped = self._stopped
-        self._owner._note_report(report)
+            seconds, unstarted = self._loop.time() - began, self.intake.known()
+            report = self._report.build(seconds, unstarted, self.last_stats)
+            report.stopped = self._stopped
+            self._owner._note_report(report)
         self._raise(error)
         if self._is_over_budget:
             raise TooManyFailuresError(report)

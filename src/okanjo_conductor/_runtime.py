@@ -599,7 +599,7 @@ class Runtime:
     def _hand_to_user(self, post: Message) -> None:
         try:
             self._worker.on_master_message(post)
-        except Exception:
+        except (Exception, SystemExit):
             _log.exception("on_master_message raised for command %r", post.cmd)
 
     # Talking to the conductor
@@ -622,7 +622,7 @@ class Runtime:
         if callback is not None:
             try:
                 callback(error, data)
-            except Exception:
+            except (Exception, SystemExit):
                 _log.exception("the callback of a request raised")
 
     def look_up(self, name: str, keys: list[Any]) -> list[Any]:
@@ -665,7 +665,7 @@ class Runtime:
         if worker.listeners(event):
             try:
                 worker.emit(event, *args)
-            except Exception:
+            except (Exception, SystemExit):
                 _log.exception("a listener to %r raised", event)
 
     def _on_new_listener(self, event: str, _listener: Any) -> None:

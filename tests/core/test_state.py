@@ -1,7 +1,7 @@
 """Runs by example: what the core says in situations that a reader may want to know.
 
-Each test plays one short scene in a `world.World`, which also keeps books of its own; `scene.end`
-drives the run to its end and compares them.
+Each test plays one short scene in a `World` of the test kit, which also keeps books of its own;
+`scene.end` drives the run to its end and compares them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from okanjo_conductor.errors import (
     WorkerCrashError,
     WorkerStartError,
 )
-
-from .world import GRACE, World
+from okanjo_conductor.testing._world import GRACE, World
 
 
 class Scene(World):

@@ -1,6 +1,6 @@
 """Whatever happens in whatever order: the promises of the core as invariants.
 
-Hypothesis plays shell, workers, source and clock; `world.World` keeps the books.
+Hypothesis plays shell, workers, source and clock; `World` of the test kit keeps the books.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core.state import Phase
 from okanjo_conductor._types import Cause, Retry
-
-from .world import FaultyJobError, World
+from okanjo_conductor.testing._world import FaultyJobError, World
 
 DATA = st.data()
 PACES = st.sampled_from([1_000, 500_000, 4_000_000, 60_000_000])
@@ -88,10 +87,10 @@ class Happenings(RuleBasedStateMachine):
             worker.fail(cause)
 
     @precondition(lambda self: self.world.workers)
-    @rule(data=DATA, events=st.integers(1, 3))
-    def a_worker_is_heard(self, data, events):
-        if worker := self.pick(data, lambda w: w.outbox):
-            self.world.hear(worker, events)
+    @rule(data=DATA, frames=st.integers(1, 3))
+    def a_worker_is_heard(self, data, frames):
+        if worker := self.pick(data, lambda w: w.has_something_to_say):
+            self.world.hear(worker, frames)
 
     @precondition(lambda self: self.world.workers)
     @rule(data=DATA)

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from leaks import event_loops, nothing_is_left
+import pytest
 
-__all__ = ["event_loops", "nothing_is_left"]
+from okanjo_conductor.testing.fixtures import no_leaks
+
+__all__ = ["no_leaks"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(no_leaks):
+    pass

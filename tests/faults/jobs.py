@@ -25,7 +25,7 @@ from typing import Any
 
 from faults.moments import is_first, note, touch, wait_for_file, wait_until
 from okanjo_conductor import Conductor, ConductorWorker, current_job
-from okanjo_conductor._io import leaving
+from okanjo_conductor._io import assignment, leaving
 from okanjo_conductor.errors import JobTimeoutError
 
 MIB = 1 << 20
@@ -106,8 +106,13 @@ def die_while_sending(marker: str, go: str) -> bytes:
 
 
 def is_sending(thread: int) -> bool:
+    return is_in(thread, "send")
+
+
+def is_in(thread: int, name: str) -> bool:
+    """Whether a thread is in a function of the worker's link."""
     code = sys._current_frames()[thread].f_code
-    return code.co_name == "send" and code.co_filename.endswith("worker_link.py")
+    return code.co_name == name and code.co_filename.endswith("worker_link.py")
 
 
 # Long ones
@@ -161,6 +166,20 @@ def print_much(size: int) -> int:
 def change_folder(path: str) -> str:
     os.chdir(path)
     return str(Path.cwd())
+
+
+def shut_link_when_idle(half: str, path: str) -> str:
+    place = assignment.current()
+    assert place is not None
+    main = threading.get_ident()
+
+    def run() -> None:
+        wait_until(lambda: is_in(main, "_read"), "the worker is idle")
+        place.link.cut(getattr(socket, half))
+        touch(path)
+
+    threading.Thread(target=run, daemon=True).start()
+    return half
 
 
 def leave_a_thread() -> str:

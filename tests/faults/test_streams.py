@@ -12,6 +12,7 @@ import pytest
 
 from faults import jobs
 from faults.harness import Watched
+from faults.moments import wait_for_file
 from okanjo_conductor import Conductor, JobState, Retry
 from okanjo_conductor.errors import ConductorStateError
 
@@ -175,3 +176,20 @@ def test_a_child_that_a_job_forks_cannot_speak_for_the_worker():
 
     conductor = Conductor(fork, worker_limit=1, jobs_queue=range(5), logging=False)
     assert sorted(outcome.value for outcome in conductor.outcomes()) == list(range(5))
+
+
+@pytest.mark.parametrize("half", ["SHUT_RD", "SHUT_WR"])
+def test_a_worker_that_shuts_half_of_its_link_while_it_is_idle_costs_no_job(half, tmp_path):
+    """Who can still read, but say nothing, would wait for ever for jobs."""
+    cut = tmp_path / "cut"
+
+    def batch():
+        yield "shut_link_when_idle", half, str(cut)
+        wait_for_file(cut)
+        yield from (("double", n) for n in range(20))
+
+    run = Watched(jobs.perform, batch(), worker_limit=1).run()
+
+    assert {o.attempts for o in run.by_key.values()} == {1}
+    assert run.report.done == 21
+    assert [e.key for e in run.exits if e.cause is not None] == [None]

@@ -6,11 +6,16 @@ import os
 
 import pytest
 
-from leaks import event_loops, nothing_is_left
+from okanjo_conductor.testing.fixtures import no_leaks
 
 from .moments import Moment
 
-__all__ = ["event_loops", "moment", "nothing_is_left"]
+__all__ = ["moment", "no_leaks"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(no_leaks):
+    pass
 
 
 @pytest.fixture

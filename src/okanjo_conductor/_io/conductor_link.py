@@ -8,8 +8,9 @@ which it did it.
 from __future__ import annotations
 
 import os
+import socket
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from okanjo_conductor._io import cells, stacks
@@ -159,6 +160,7 @@ class ConductorLink:
             count = 0
         if not count:
             self._stop_reading()
+            self._hang_up()
             return False
         is_full = count == len(room)
         for outcomes, message in self._connection.received(count):
@@ -173,6 +175,11 @@ class ConductorLink:
             if self._is_writing:
                 self._loop.remove_writer(self._ends.job_link)
             self._connection.outbox.clear()
+
+    def _hang_up(self) -> None:
+        """Close the other way too: a worker that lives on would wait for ever for jobs."""
+        with suppress(OSError):
+            self._ends.job_link.shutdown(socket.SHUT_RDWR)
 
     def _read_records(self) -> None:
         """Empty the outcome log into the stash."""

@@ -98,6 +98,10 @@ class WorkerLink:
         except BlockingIOError:
             return  # it has been woken often enough
 
+    def cut(self, how: int) -> None:
+        """Shut the job link, or half of it: for tests of what comes of that."""
+        self._socket.shutdown(how)
+
     def abandon(self) -> None:
         """Close the links in a process that a job has forked: only the worker may speak."""
         self.is_abandoned = True
