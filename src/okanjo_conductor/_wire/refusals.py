@@ -26,6 +26,7 @@ _DESTINATIONS: Final = {
 _TOO_DEEP = (
     "It is nested too deeply: send it flatter, as a list of its parts or as bytes of its own"
 )
+_NO_MEMORY = "Send it in parts, or write it to a file and send the path"
 _NOT_PICKLABLE = (
     "Send what it can be made of again, or leave that part out with __getstate__ in its class"
 )
@@ -51,15 +52,13 @@ def unpicklable(
     if isinstance(error, SerialisationError):
         message = f"{begin} {end}: {text_of(error)}"
         return _made(message, None, error)
-    culprit = None
+    begin = f"{begin} cannot be pickled and so {end}: {said(error)}."
+    if isinstance(error, MemoryError):  # a second time would not be better
+        return _made(f"{begin} {_NO_MEMORY}", None, error)
     is_too_deep = isinstance(error, RecursionError)
-    if not isinstance(error, MemoryError):  # a second time would not be better
-        culprit = unpicklable_part(value, thing, is_too_deep=is_too_deep, reducers=reducers)
-    message = (
-        f"{begin} cannot be pickled and so {end}: {said(error)}. {_located(culprit, 'a')}. "
-        f"{_TOO_DEEP if is_too_deep else _NOT_PICKLABLE}"
-    )
-    return _made(message, culprit, error)
+    culprit = unpicklable_part(value, thing, is_too_deep=is_too_deep, reducers=reducers)
+    advice = _TOO_DEEP if is_too_deep else _NOT_PICKLABLE
+    return _made(f"{begin} {_located(culprit, 'a')}. {advice}", culprit, error)
 
 
 def unloadable(
@@ -72,17 +71,14 @@ def unloadable(
         encoded: what could not be unpickled.
         error: what unpickling it raised.
     """
+    place = _DESTINATIONS[thing].replace("a ", "the ")
+    begin = f"job {_shown(key)}: its {thing} cannot be unpickled in {place}: {said(error)}."
+    if isinstance(error, MemoryError):  # a second time would not be better
+        return _made(f"{begin} {_NO_MEMORY}", None, error)
     if isinstance(encoded, bytes):
         encoded = Encoded(encoded, [])
-    culprit = None
-    if not isinstance(error, MemoryError):  # a second time would not be better
-        culprit = unloadable_part(encoded, thing)
-    place = _DESTINATIONS[thing].replace("a ", "the ")
-    message = (
-        f"job {_shown(key)}: its {thing} cannot be unpickled in {place}: {said(error)}. "
-        f"{_located(culprit, 'rebuilt by')}. {_NOT_REBUILT}"
-    )
-    return _made(message, culprit, error)
+    culprit = unloadable_part(encoded, thing)
+    return _made(f"{begin} {_located(culprit, 'rebuilt by')}. {_NOT_REBUILT}", culprit, error)
 
 
 def _located(culprit: Culprit | None, relation: str) -> str:
