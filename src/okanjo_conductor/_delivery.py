@@ -20,7 +20,7 @@ from okanjo_conductor._types import (
     Outcome,
     Report,
 )
-from okanjo_conductor._wire.failures import qualified_name
+from okanjo_conductor._wire.failures import qualified_name, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,7 +135,7 @@ class ReportBuilder:
             return
         count = 0
         keys: tuple[Key, ...] = ()
-        error = f"{name}: {record.error}"
+        error = f"{name}: {text_of(record.error)}"
         if known is not None:
             count, keys, error = known.count, known.keys, known.error
         if len(keys) < _KEYS_PER_GROUP:

@@ -63,8 +63,12 @@ class Exchange:
         """A worker sent a message that is not about jobs."""
         _ON_MESSAGE[type(message)](self, worker_id, message)
 
-    def _on_log(self, _worker_id: int, message: msg.Log) -> None:
-        record = logging.makeLogRecord(decode(message.value))
+    def _on_log(self, worker_id: int, message: msg.Log) -> None:
+        try:
+            record = logging.makeLogRecord(_read(message.value, "a log record"))
+        except SerialisationError as error:
+            _log.error("worker %d: %s", worker_id, error)
+            return
         logger = logging.getLogger(record.name)
         if logger.isEnabledFor(record.levelno):
             logger.handle(record)
@@ -79,13 +83,13 @@ class Exchange:
         missing = object()
         values = (
             self._owner.get_lookup_value(message.name, key, missing)
-            for key in decode(message.value)
+            for key in _read(message.value, "the key of a lookup")
         )
         return [None if value is missing else (value,) for value in values]
 
     def _on_set_lookup(self, worker_id: int, message: msg.SetLookup) -> None:
         def set_it() -> None:
-            key, value = decode(message.value)
+            key, value = _read(message.value, "a lookup entry")
             self._owner.set_lookup_value(message.name, key, value)
 
         self._answer(worker_id, message, set_it)
@@ -96,7 +100,9 @@ class Exchange:
         error = None
         try:
             value = byvalue.encode_by_value(act())
-        except Exception as raised:
+        except KeyboardInterrupt:
+            raise  # more likely the user's than the value's
+        except BaseException as raised:  # a class's __reduce__ may raise anything
             value = _NOTHING
             error = failures.pack(failures.take_apart(raised))
         self._links[worker_id].send(msg.Answer(message.request, error, value))
@@ -105,10 +111,9 @@ class Exchange:
 
     def _on_ask(self, worker_id: int, message: msg.Ask) -> None:
         try:
-            data = decode(message.value)
-        except Exception as error:
-            text = f"the data of {message.cmd!r} cannot be unpickled: {error}"
-            self.reply_error(worker_id, message.cmd, message.callback, SerialisationError(text))
+            data = _read(message.value, f"the data of {message.cmd!r}")
+        except SerialisationError as error:
+            self.reply_error(worker_id, message.cmd, message.callback, error)
             return
         post = Message(message.cmd, data, message.callback, worker_id, self._owner.id)
         try:
@@ -149,6 +154,21 @@ class Exchange:
         value = byvalue.encode_by_value(data)
         for link in self._links.values():
             link.send(msg.Post(cmd, None, None, value))
+
+
+def _read(value: Encoded, what: str) -> Any:
+    """Unpickle what a worker sent.
+
+    Raises:
+        SerialisationError: that raised, whatever it was.
+    """
+    try:
+        return decode(value)
+    except KeyboardInterrupt:
+        raise  # more likely the user's than the value's
+    except BaseException as error:  # a class's __setstate__ may raise anything
+        message = f"{what} cannot be unpickled in the conductor: {failures.said(error)}"
+        raise SerialisationError(message) from error
 
 
 _NOTHING = Encoded(pickle.dumps(None), [])

@@ -24,7 +24,7 @@ from okanjo_conductor._io.loops import call_soon
 from okanjo_conductor._options import checked_seconds
 from okanjo_conductor._types import JobId, Key
 from okanjo_conductor._wire.byvalue import mentions_main, names_in_main
-from okanjo_conductor._wire.codec import ATOMS, Encoded, encode, encode_payload
+from okanjo_conductor._wire.codec import ATOMS, Encoded, Wire, decode, encode, encode_payload
 from okanjo_conductor.errors import ConfigurationError, SerialisationError
 
 if TYPE_CHECKING:
@@ -256,24 +256,49 @@ class Intake:
         """Make jobs ready to travel; refuse those that cannot."""
         made = []
         for job in map(Job, ids, keys, payloads, repeat(None), limits):
-            try:
-                self._encode(job)
-            except KeyboardInterrupt:
-                raise  # more likely the user's than the payload's
-            except BaseException as error:  # a class's __reduce__ may raise anything
-                refusal = _refusal(job.key, job.payload, error)
-                self._post(ev.JobRefused(job=job, error=refusal))
-            else:
+            refusal = self._encode(job)
+            if refusal is None:
                 made.append(job)
+            else:
+                self._post(ev.JobRefused(job=job, error=refusal))
         return Jobs.of(made)
 
-    def _encode(self, job: Job) -> None:
-        if type(job.key) not in ATOMS:
-            encode(job.key)  # it travels too, and must not spoil a whole hand-out
-        job.wire = wire = encode_payload(job.payload)
+    def _encode(self, job: Job) -> SerialisationError | None:
+        """Make a job ready to travel, or say why it cannot."""
+        if type(job.key) not in ATOMS and (refusal := self._refusal_of(job.key)):
+            return refusal
+        try:
+            job.wire = wire = encode_payload(job.payload)
+            self._note_main(wire, job.payload)
+        except KeyboardInterrupt:
+            raise  # more likely the user's than the payload's
+        except BaseException as error:  # a class's __reduce__ may raise anything
+            from okanjo_conductor._wire import refusals  # rarely needed
+
+            return refusals.unpicklable(job.key, "payload", job.payload, error)
+        return None
+
+    def _refusal_of(self, key: Key) -> SerialisationError | None:
+        """Try a key: it travels with others, and must not spoil a whole hand-out."""
+        encoded = None
+        try:
+            encoded = encode(key)
+            decode(encoded)
+            self._note_main(encoded, key)
+        except KeyboardInterrupt:
+            raise  # more likely the user's than the key's
+        except BaseException as error:  # as above
+            from okanjo_conductor._wire import refusals  # rarely needed
+
+            if encoded is None:
+                return refusals.unpicklable(key, "key", key, error)
+            return refusals.unloadable(key, "key", encoded, error)
+        return None
+
+    def _note_main(self, wire: Wire, value: Any) -> None:
         blob = wire.blob if type(wire) is Encoded else wire
         if isinstance(blob, bytes | bytearray) and mentions_main(blob):
-            self.main_names |= names_in_main(job.payload)
+            self.main_names |= names_in_main(value)
 
 
 class _Reader:
@@ -435,17 +460,6 @@ class _ReadingTask(_Reader):
                 self._arm()
             elif monotonic() > deadline:
                 return
-
-
-def _refusal(key: Key, payload: Any, error: BaseException) -> SerialisationError:
-    kind = type(payload)
-    message = (
-        f"job {key!r}, a {kind.__module__}.{kind.__qualname__}, cannot be pickled and so cannot "
-        f"be sent to a worker: {type(error).__name__}: {error}"
-    )
-    refusal = SerialisationError(message)
-    refusal.__cause__ = error
-    return refusal
 
 
 def _are_atoms(values: Iterable[Any]) -> bool:

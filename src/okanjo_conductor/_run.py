@@ -443,7 +443,7 @@ class Run:
         for index, result in enumerate(results):
             kind = type(result)
             if kind is bytes:
-                value, error = _decoded(Encoded(result, []))
+                value, error = self._decoded(worker_id, ordinals[index], Encoded(result, []))
                 if error is None:
                     values.append(value)
                     continue
@@ -456,6 +456,19 @@ class Run:
             self._post_failed(worker_id, ordinals[index], nanoseconds[index], error)
             begin, values = index + 1, []
         self._post_done(worker_id, ordinals, nanoseconds, begin, values)
+
+    def _decoded(
+        self, worker_id: int, ordinal: int, encoded: Encoded
+    ) -> tuple[Any, SerialisationError | None]:
+        try:
+            return decode(encoded), None
+        except KeyboardInterrupt:
+            raise  # more likely the user's than the value's
+        except BaseException as error:  # a class's __setstate__ may raise anything
+            from okanjo_conductor._wire import refusals  # rarely needed
+
+            key = self._state.key_of(WorkerId(worker_id), Ordinal(ordinal))
+            return None, refusals.unloadable(key, "value", encoded, error)
 
     def _post_done(
         self,
@@ -514,7 +527,7 @@ class Run:
             failure: bytes | Exception | None = bytes(message.value.blob)
             value = None
         else:
-            value, failure = _decoded(message.value)
+            value, failure = self._decoded(worker_id, message.ordinal, message.value)
         if failure is None:
             self._post_done(worker_id, [message.ordinal], [message.nanoseconds], 0, [value])
         else:
@@ -591,26 +604,11 @@ def _job_messages(command: do.HandOut) -> list[msg.Jobs | msg.LargeJob]:
             keys = pickle.dumps(jobs.keys[begin:index], 5)
             made.append(msg.Jobs(command.first + begin, wires[begin:index], keys, theirs))
         if index < len(wires):
-            key = pickle.dumps(jobs.keys[index], 5)
+            key = pickle.dumps([jobs.keys[index]], 5)
             history = _bad_ends(histories.get(index, ()))
             made.append(msg.LargeJob(command.first + index, key, history, wires[index]))
         begin = index + 1
     return made
-
-
-def _decoded(encoded: Encoded) -> tuple[Any, SerialisationError | None]:
-    try:
-        return decode(encoded), None
-    except KeyboardInterrupt:
-        raise  # more likely the user's than the value's
-    except BaseException as error:  # a class's __setstate__ may raise anything
-        message = (
-            "the value of this job cannot be unpickled in the conductor: "
-            f"{type(error).__name__}: {error}"
-        )
-        made = SerialisationError(message)
-        made.__cause__ = error
-        return None, made
 
 
 def _cause_of(error: Exception) -> Cause:
@@ -626,7 +624,7 @@ def _bad_ends(history: tuple[Attempt, ...]) -> list[msg.BadEnd]:
             end.number,
             end.cause.value,
             getattr(end.error, "type_name", None) or failures.qualified_name(type(end.error)),
-            str(end.error)[:_TOLD_OF_AN_ERROR],
+            failures.text_of(end.error)[:_TOLD_OF_AN_ERROR],
             end.worker_id,
             end.seconds,
         )

@@ -34,7 +34,7 @@ from okanjo_conductor._io.cells import CLAIM, HIGH, LOW
 from okanjo_conductor._io.leaving import leave_fork, leave_process
 from okanjo_conductor._types import LATER, Attempt, Cause, JobInfo, Key, Message
 from okanjo_conductor._wire import failures, records
-from okanjo_conductor._wire.byvalue import encode_by_value
+from okanjo_conductor._wire.byvalue import encode_by_value, reducers
 from okanjo_conductor._wire.codec import ATOMS, Encoded, decode, decode_payload, encode
 from okanjo_conductor._wire.messages import (
     Answer,
@@ -268,7 +268,7 @@ class Runtime:
             self._index = index
             try:
                 wire = wires[index]
-                self._payload = payload = wire if type(wire) in atoms else _unpickled(wire)
+                self._payload = payload = wire if type(wire) in atoms else self._unpickled(wire)
                 value = process_job(payload)
                 if self._index < 0:
                     continue  # get_next_job has published everything
@@ -394,7 +394,7 @@ class Runtime:
         if index is None:
             return None
         self._index, self._started = index, perf_counter_ns()
-        self._payload = payload = _unpickled(batch.wires[index])
+        self._payload = payload = self._unpickled(batch.wires[index])
         return payload
 
     def job_at_hand(self) -> JobInfo | None:
@@ -410,23 +410,33 @@ class Runtime:
         self._count_done()
         return item
 
+    def _count_done(self) -> None:
+        stats = self._worker.stats
+        stats["jobs_done"] = stats.get("jobs_done", 0) + 1
+
+    def _unpickled(self, wire: Any) -> Any:
+        try:
+            return decode_payload(wire)
+        except BaseException as error:
+            from okanjo_conductor._wire import refusals  # rarely needed
+
+            raise refusals.unloadable(self._key(), "payload", wire, error) from error
+
     def _value_item(self, value: Any) -> bytes | Encoded:
         try:
             encoded = encode_by_value(value)
         except BaseException as error:
-            kind = type(value)
-            message = (
-                f"the value of this job, a {kind.__module__}.{kind.__qualname__}, cannot be "
-                f"pickled: {_said(error)}"
-            )
-            raise SerialisationError(message) from error
+            from okanjo_conductor._wire import refusals  # rarely needed
+
+            key = self._key()
+            raise refusals.unpicklable(key, "value", value, error, reducers()) from error
         if encoded.is_large or len(encoded.blob) > self._largest_item - records.BYTES_HEAD_SIZE:
             return encoded
         return records.pickled(encoded.blob)
 
-    def _count_done(self) -> None:
-        stats = self._worker.stats
-        stats["jobs_done"] = stats.get("jobs_done", 0) + 1
+    def _key(self) -> Key | None:
+        job = self.job_at_hand()
+        return job.key if job else None
 
     def _failure_item(self, error: BaseException) -> bytes | _LargeFailure:
         if isinstance(error, _ConductorGone):
@@ -528,12 +538,12 @@ class Runtime:
             _ON_MESSAGE[type(message)](self, message)
 
     def _on_jobs(self, message: Jobs) -> None:
-        keys = pickle.loads(message.keys)
+        keys = _keys(message.keys, len(message.wires))
         histories = dict(message.histories)
         self._batches.append(_Batch(message.first, message.wires, keys, histories))
 
     def _on_large_job(self, message: LargeJob) -> None:
-        keys = [pickle.loads(message.key)]
+        keys = _keys(message.key, 1)
         histories = {0: message.history}
         self._batches.append(_Batch(message.ordinal, [message.value], keys, histories))
 
@@ -683,7 +693,7 @@ class Runtime:
         }
         try:
             value = encode(entry)
-        except Exception:
+        except BaseException:  # a class's __reduce__ may raise anything
             value = encode({name: _plain(field) for name, field in entry.items()})
         self._link.send(Log(value))
 
@@ -759,16 +769,14 @@ def _plain(field: Any) -> Any:
     return field if type(field) in ATOMS else repr(field)
 
 
-def _unpickled(wire: Any) -> Any:
+def _keys(pickled: bytes, count: int) -> list[Key]:
+    """Read the keys of a batch. One that cannot be read here must not spoil the jobs."""
     try:
-        return decode_payload(wire)
-    except BaseException as error:
-        message = f"the job's payload cannot be unpickled in the worker: {_said(error)}"
-        raise SerialisationError(message) from error
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+        keys: list[Key] = pickle.loads(pickled)
+    except BaseException:  # a key's class may raise anything
+        _log.exception("the keys of %d jobs cannot be unpickled in the worker", count)
+        return ["(a key that cannot be unpickled in the worker)"] * count
+    return keys
 
 
 def _decoded(message: Answer | Post) -> tuple[BaseException | None, Any]:
@@ -777,5 +785,6 @@ def _decoded(message: Answer | Post) -> tuple[BaseException | None, Any]:
         return failures.rebuild(failures.unpack(message.error)), None
     try:
         return None, decode(message.value)
-    except Exception as error:
-        return SerialisationError(f"data from the conductor cannot be unpickled: {error}"), None
+    except BaseException as error:  # a class's __setstate__ may raise anything
+        text = f"data from the conductor cannot be unpickled: {failures.said(error)}"
+        return SerialisationError(text), None

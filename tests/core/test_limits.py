@@ -367,7 +367,9 @@ def test_a_job_that_waits_for_its_backoff_is_cancelled():
 
 def test_a_job_that_is_finished_is_not_found():
     run = Run(2)
+    assert run.state.key_of(1, 1) == "key 0"
     run.done(1, 1)
+    assert run.state.key_of(1, 1) is None
     assert run.state.find("key 0") is None
     run.tell(ev.CancelRequested(job_id=0))
     assert run.ends == {}
@@ -583,3 +585,9 @@ def test_a_slot_whose_jobs_keep_killing_its_workers_waits_longer_and_longer():
     assert waits == pytest.approx([0, 0, 0, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0])
     run.done(11, 1)
     assert run.state._fleet.slots[0].crashes == 0
+
+
+def test_a_held_job_is_known_by_its_ordinal():
+    run = Run(1)
+    assert run.state.key_of(1, 1) == "key 0"
+    assert run.state.key_of(1, 2) is None

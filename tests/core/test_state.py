@@ -639,7 +639,11 @@ def test_what_was_reported_last_is_shown_before_the_end():
 
 
 def impossible_when_new():
-    return Scene(), [ev.IntakeEnded(), ev.JobsAccepted(jobs=Jobs.of([])), ev.WorkerReady(worker_id=1)]
+    return Scene(), [
+        ev.IntakeEnded(),
+        ev.JobsAccepted(jobs=Jobs.of([])),
+        ev.WorkerReady(worker_id=1),
+    ]
 
 
 def impossible_when_running():

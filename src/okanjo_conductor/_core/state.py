@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from okanjo_conductor._core.jobs import Job
-    from okanjo_conductor._types import JobId, Key
+    from okanjo_conductor._types import JobId, Key, WorkerId
 
 LEAVE_GRACE = 30.0
 """Seconds that a worker may take for its teardown when the run is over."""
@@ -141,6 +141,11 @@ class ConductorState:
     def find(self, key: Key) -> JobId | None:
         """Find an unfinished job by its key."""
         return self._ledger.find(key)
+
+    def key_of(self, worker_id: WorkerId, ordinal: Ordinal) -> Key | None:
+        """Return the key of a job that a worker holds, or None if it holds no such job."""
+        job = self._ledger.peek(worker_id, ordinal)
+        return None if job is None else job.key
 
     def next_deadline(self) -> float | None:
         """When `TimePassed` is due if nothing else happens before, or None."""

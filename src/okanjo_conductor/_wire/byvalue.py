@@ -21,7 +21,7 @@ import sys
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from okanjo_conductor._wire.codec import Encoded, encode
+from okanjo_conductor._wire.codec import Encoded, checked, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,13 +89,25 @@ def has_spec(module: str) -> bool:
 
 
 def encode_by_value(value: Any) -> Encoded:
-    """Pickle a value, its classes included where pickle cannot refer to them by name."""
+    """Pickle a value, its classes included where pickle cannot refer to them by name.
+
+    Raises:
+        SerialisationError: it takes too much.
+        Exception: whatever pickling this value raises.
+    """
     try:
         return encode(value)
     except (pickle.PicklingError, AttributeError, TypeError):
         import cloudpickle  # rarely needed
 
-        return Encoded(bytes(cloudpickle.dumps(value, protocol=5)), [])
+        return checked(Encoded(bytes(cloudpickle.dumps(value, protocol=5)), []))
+
+
+def reducers() -> Any:
+    """Return a pickler that knows how `encode_by_value` takes things apart."""
+    import cloudpickle  # rarely needed
+
+    return cloudpickle.Pickler(io.BytesIO(), protocol=5)
 
 
 def share_main(worker: Any) -> None:

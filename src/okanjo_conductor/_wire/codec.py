@@ -15,10 +15,13 @@ import pickle
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from okanjo_conductor._wire.frames import MAX_BUFFERS
+from okanjo_conductor.errors import SerialisationError
 
 ATOMS: Final = frozenset({int, float, bool, type(None), str})
 OUT_OF_BAND = 1 << 16
 """Bytes from which a buffer travels beside the pickle. Below it, copying is cheaper."""
+MAX_SIZE = 1 << 32
+"""Bytes that one value may take, pickled: 4 GiB. More is better passed through a file."""
 _PROTOCOL = 5
 
 
@@ -42,6 +45,7 @@ def encode(value: Any) -> Encoded:
     """Pickle one value.
 
     Raises:
+        SerialisationError: it takes more than `MAX_SIZE`.
         Exception: whatever pickling this value raises.
     """
     buffers: list[Any] = []
@@ -53,7 +57,23 @@ def encode(value: Any) -> Encoded:
         buffers.append(raw)
         return False
 
-    return Encoded(pickle.dumps(value, _PROTOCOL, buffer_callback=stays_in_band), buffers)
+    return checked(Encoded(pickle.dumps(value, _PROTOCOL, buffer_callback=stays_in_band), buffers))
+
+
+def checked(encoded: Encoded) -> Encoded:
+    """Return what is not too large to travel.
+
+    Raises:
+        SerialisationError: it takes more than `MAX_SIZE`.
+    """
+    size = len(encoded.blob) + sum(buffer.nbytes for buffer in encoded.buffers)
+    if size > MAX_SIZE:
+        message = (
+            f"it takes {size / 2**30:.1f} GiB pickled ({size:,} bytes), and at most "
+            f"{MAX_SIZE / 2**30:g} GiB travel: write it to a file and send the path"
+        )
+        raise SerialisationError(message)
+    return encoded
 
 
 def decode(encoded: Encoded) -> Any:

@@ -122,7 +122,7 @@ class LargeJob(NamedTuple):
 
     ordinal: int
     key: bytes
-    """The pickled key."""
+    """The pickled list of its key."""
     history: list[BadEnd]
     value: Encoded
 
