@@ -12,8 +12,10 @@ from okanjo_conductor import errors
 from okanjo_conductor.__about__ import __version__
 
 if TYPE_CHECKING:
+    from okanjo_conductor._backoff import exponential
     from okanjo_conductor._conductor import Conductor, conduct
     from okanjo_conductor._io.assignment import is_worker
+    from okanjo_conductor._runtime import current_job
     from okanjo_conductor._types import (
         LATER,
         Attempt,
@@ -23,19 +25,22 @@ if TYPE_CHECKING:
         JobState,
         Message,
         Outcome,
+        Recycle,
         Report,
         Retry,
         StatsAggregate,
         StatsReport,
         WorkerExit,
         WorkerStats,
-        exponential,
+        WorkerStuck,
     )
     from okanjo_conductor._worker import ConductorWorker
 
 _HOMES = {
+    "_backoff": ("exponential",),
     "_conductor": ("Conductor", "conduct"),
     "_worker": ("ConductorWorker",),
+    "_runtime": ("current_job",),
     "_io.assignment": ("is_worker",),
     "_types": (
         "LATER",
@@ -46,13 +51,14 @@ _HOMES = {
         "JobState",
         "Message",
         "Outcome",
+        "Recycle",
         "Report",
         "Retry",
         "StatsAggregate",
         "StatsReport",
         "WorkerExit",
         "WorkerStats",
-        "exponential",
+        "WorkerStuck",
     ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -62,11 +68,13 @@ __all__ = [
     "Conductor",
     "conduct",
     "Retry",
+    "Recycle",
     "exponential",
     # the worker process
     "ConductorWorker",
     "LATER",
     "JobInfo",
+    "current_job",
     "is_worker",
     # what travels and what comes back
     "Message",
@@ -77,6 +85,7 @@ __all__ = [
     "Report",
     "FailureGroup",
     "WorkerExit",
+    "WorkerStuck",
     "StatsReport",
     "StatsAggregate",
     "WorkerStats",

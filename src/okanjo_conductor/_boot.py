@@ -8,12 +8,12 @@ runs nothing of the user's but the import.
 
 from __future__ import annotations
 
-import fcntl
+import errno
+import faulthandler
 import gc
 import importlib
 import os
 import pickle
-import resource
 import runpy
 import select
 import signal
@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from okanjo_conductor import _runtime
-from okanjo_conductor._io import assignment, bootstrap, deadman
+from okanjo_conductor._io import assignment, bootstrap, deadman, groups
+from okanjo_conductor._io.descriptors import move_up
 from okanjo_conductor._io.leaving import leave_process
 from okanjo_conductor._io.worker_link import WorkerLink
 from okanjo_conductor._wire.byvalue import share_main
@@ -36,17 +37,15 @@ from okanjo_conductor.errors import ConfigurationError
 if TYPE_CHECKING:
     from okanjo_conductor._io.bootstrap import Boot, Start, Target
 
-_HIGH = 200
-"""Our descriptors are moved up here, out of the way of jobs that close or reuse low ones."""
 _NO_PIDFD_POLL = 20
 """Milliseconds between looks at children where there are no pidfds."""
 
 
 def main(descriptor: int) -> NoReturn:
     """Serve the conductor at the other end of this socket; never return."""
-    sock = socket.socket(fileno=_move_up(descriptor))
+    sock = socket.socket(fileno=move_up(descriptor))
     boot, (switch,) = bootstrap.receive(sock)
-    switch = _move_up(switch)
+    switch = move_up(switch)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     assignment.mark_as_worker()
     deadman.arm(switch)
@@ -88,11 +87,18 @@ def _serve_forks(
     """Fork a worker per order and report when it is gone, until the conductor hangs up."""
     gc.collect()
     gc.freeze()
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # then nobody learns how a child ended
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     children: dict[int, tuple[int, int | None]] = {}
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     while True:
-        pid = os.fork()
+        try:
+            pid = _fork(ends)
+        except OSError as error:
+            bootstrap.send(sock, bootstrap.ForkFailed(order.worker_id, _why_no_fork(error)))
+            order, ends = _next_order(sock, poll, children)
+            continue
         if pid == 0:
             sock.close()
             for _, pidfd in children.values():
@@ -107,7 +113,7 @@ def _serve_forks(
             os.setpgid(pid, pid)
         for end in ends:
             os.close(end)
-        pidfd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+        pidfd = _open_pidfd(pid)
         if pidfd is not None:
             poll.register(pidfd, select.POLLIN)
         children[pid] = order.worker_id, pidfd
@@ -116,18 +122,46 @@ def _serve_forks(
         order, ends = _next_order(sock, poll, children)
 
 
+def _fork(ends: list[int]) -> int:
+    """Fork a process for a worker with these ends; close them if that is impossible."""
+    if not ends:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    try:
+        return os.fork()
+    except OSError:
+        for end in ends:
+            os.close(end)
+        raise
+
+
+def _why_no_fork(error: OSError) -> str:
+    return (
+        f"its process could not be forked: {error}. Ask for fewer workers, or raise the limits on "
+        "processes, memory and open files (ulimit -u, -v, -n)"
+    )
+
+
+def _open_pidfd(pid: int) -> int | None:
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:  # out of descriptors: we look for its end now and then
+        return None
+
+
 def _next_order(
     sock: socket.socket, poll: select.poll, children: dict[int, tuple[int, int | None]]
 ) -> tuple[Start, list[int]]:
     """Wait for an order, and meanwhile for the ends of children."""
-    timeout = None if hasattr(os, "pidfd_open") else _NO_PIDFD_POLL
     while True:
-        ready = {descriptor for descriptor, _ in poll.poll(timeout)}
+        is_blind = any(pidfd is None for _, pidfd in children.values())
+        ready = {descriptor for descriptor, _ in poll.poll(_NO_PIDFD_POLL if is_blind else None)}
         for pid, (worker_id, pidfd) in list(children.items()):
             if pidfd is not None and pidfd not in ready:
                 continue
-            reaped, status = os.waitpid(pid, os.WNOHANG)
-            if reaped:
+            status = groups.reap(pid)
+            if status is not None:
                 del children[pid]
                 if pidfd is not None:
                     poll.unregister(pidfd)
@@ -139,10 +173,12 @@ def _next_order(
 
 def _become(boot: Boot, worker: Any, order: Start, ends: list[int]) -> NoReturn:
     """Be a worker, and leave when it is done."""
-    job_link, results, page, stdout, stderr = ends
+    job_link, page, stdout, stderr = ends
     _redirect(stdout, stderr)
-    link = WorkerLink(_move_up(job_link), _move_up(results), _move_up(page))
+    link = WorkerLink(move_up(job_link), move_up(page))
     os.register_at_fork(after_in_child=link.abandon)
+    faulthandler.enable(link.black_box)
+    faulthandler.register(signal.SIGUSR1, link.black_box)
     assignment.assign(
         assignment.Assignment(order.worker_id, order.slot, order.master_id, order.log_level, link)
     )
@@ -177,8 +213,11 @@ def _run_script(path: str, link: WorkerLink) -> int:
 
 def _say_last_words(link: WorkerLink) -> None:
     text = traceback.format_exc()
-    with suppress(OSError):
+    try:
         link.send(LastWords(text))
+    except OSError:  # a job has closed the link
+        with suppress(Exception):
+            sys.stderr.write(text)
 
 
 def _construct(worker: Any, options: dict[str, Any]) -> ConductorWorker:
@@ -204,14 +243,6 @@ def _redirect(stdout: int, stderr: int) -> None:
         )
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-
-
-def _move_up(descriptor: int) -> int:
-    soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    base = max(3, min(_HIGH, soft_limit - 24))
-    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, base)
-    os.close(descriptor)
-    return moved
 
 
 def _is_single_threaded() -> bool:

@@ -15,19 +15,25 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyee.base import EventEmitter
 
+from okanjo_conductor._core.events import AbortRequested, DrainRequested
+from okanjo_conductor._core.policy import Policy
 from okanjo_conductor._io import assignment
 from okanjo_conductor._io.bootstrap import Boot
 from okanjo_conductor._io.loops import call_soon
 from okanjo_conductor._options import (
     DEFAULT_TYPE,
     check_choices,
+    check_policy,
     checked_env,
     checked_limit,
     checked_lookups,
+    checked_seconds,
+    checked_timeout,
     encoded_options,
     find_target,
 )
-from okanjo_conductor._types import Retry
+from okanjo_conductor._signals import StopSignals
+from okanjo_conductor._types import Recycle, Retry
 from okanjo_conductor.errors import (
     ConductorStateError,
     ConfigurationError,
@@ -66,8 +72,20 @@ class Conductor(EventEmitter):
         lookups: reference data by name, each a mapping, reachable from all workers.
         worker_options: keyword arguments for the worker class.
         start_method: ``"fork"`` from a clean template process, or ``"spawn"`` each worker afresh.
-        retry: how often a job may be executed again after a bad end.
         job_key: what identifies a job, as a function of it; default: its number, from 0.
+        retry: how often a job may be executed again after a bad end.
+        job_timeout: seconds that an attempt may take, or a function of the job that gives them or
+            None; the clock starts when the job does. Then the worker's stack is taken and the
+            worker is ended, by SIGTERM, and after `timeout_grace` by SIGKILL to its process group.
+        timeout_grace: seconds from the first of these to the last.
+        soft_timeout: whether `JobTimeoutError` is raised in the job first, where that is possible;
+            half of `timeout_grace` is then left for it to end, and the worker lives on.
+        stuck_after: seconds of one job after which ``worker_stuck`` is emitted; None: never.
+        max_rss: bytes of memory that a worker may hold while it executes a job; beyond, it is
+            ended at once and the job charged with `Cause.MEMORY`.
+        recycle: when a worker makes room for a fresh one.
+        max_failures: more failed jobs than that, a number, or a share of the finished jobs below
+            1.0, end the run: jobs in execution are finished, the rest is given back.
         abort_grace: seconds that a worker in a job is given at an abort before SIGTERM, and again
             before SIGKILL.
         buffer: outcomes that may wait for a consumer of `outcomes` before no further job is read;
@@ -78,6 +96,7 @@ class Conductor(EventEmitter):
 
     Events (payloads in `okanjo_conductor._types`):
         ``worker_start`` (worker id, pid), ``worker_exit`` and ``error`` (a `WorkerExit`),
+        ``worker_stuck`` (a `WorkerStuck`),
         ``stats`` (a `StatsReport`), ``job_done`` and ``job_failed`` (an `Outcome`), ``job_retry``
         (key, `Attempt`), ``end`` (nothing). Handlers run in the thread of the run, between steps.
     """
@@ -94,8 +113,15 @@ class Conductor(EventEmitter):
         lookups: dict[str, Any] | None = None,
         worker_options: Mapping[str, Any] | None = None,
         start_method: str = "fork",
-        retry: Retry | None = None,
         job_key: Callable[[Any], Key] | None = None,
+        retry: Retry | None = None,
+        job_timeout: float | Callable[[Any], float | None] | None = None,
+        timeout_grace: float = 1.0,
+        soft_timeout: bool = False,
+        stuck_after: float | None = 300.0,
+        max_rss: int | None = None,
+        recycle: Recycle | None = None,
+        max_failures: float | None = None,
         abort_grace: float = 1.0,
         buffer: int | None = None,
     ) -> None:
@@ -108,11 +134,21 @@ class Conductor(EventEmitter):
         if worker_options and self._target.script is not None:
             message = "worker_options: the script makes its own worker; give them there"
             raise ConfigurationError(message)
-        check_choices(start_method, abort_grace, buffer)
+        check_choices(start_method, buffer)
         self._start_method = start_method
-        self._retry = retry or Retry()
         self._job_key = job_key
-        self._abort_grace = abort_grace
+        self._job_timeout = checked_timeout(job_timeout)
+        self._policy = Policy(
+            retry=retry or Retry(),
+            recycle=recycle or Recycle(),
+            abort_grace=abort_grace,
+            timeout_grace=timeout_grace,
+            soft_timeout=soft_timeout,
+            stuck_after=stuck_after,
+            max_rss=max_rss,
+            max_failures=max_failures,
+        )
+        check_policy(self._policy)
         self._buffer_limit = buffer
         self.logging = logging
         self.lookups = {} if lookups is None else checked_lookups(lookups)
@@ -124,7 +160,8 @@ class Conductor(EventEmitter):
         self._report: Report | None = None
         self._has_started = False
         self._is_processing = False
-        self._is_abort_requested = False
+        self._stop: AbortRequested | DrainRequested | None = None
+        """What was asked for before the run could take it."""
         self._run: Run | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
@@ -234,12 +271,18 @@ class Conductor(EventEmitter):
 
         Handlers run in this thread, unless an event loop runs in it already, as in a notebook.
 
+        In the main thread, the first SIGINT or SIGTERM to this process drains the run, the second
+        aborts it, the third kills the workers. Then the signal takes its usual course: SIGINT
+        raises `KeyboardInterrupt` here, and `report` says how far the run came.
+
         Raises:
+            TooManyFailuresError: more jobs failed than `max_failures` allows.
             IntakeError: the source of jobs raised; the jobs it gave before were carried out.
             WorkerStartError: workers cannot start.
             ConductorStateError: this conductor has run already, or this is a worker.
         """
-        return _run_in_loop(self.start())
+        with StopSignals(self._on_stop_signal):
+            return _run_in_loop(self.start())
 
     async def start(self) -> Report:
         """Run until every job has its outcome. Raises what `run` raises."""
@@ -255,28 +298,62 @@ class Conductor(EventEmitter):
 
         return Outcomes(self._start, _run_in_loop, self.abort, ordered=ordered)
 
+    def cancel(self, key: Key) -> bool:
+        """Cancel a job: it ends as cancelled, also if it is being executed.
+
+        A worker that executes it is ended, by SIGTERM, and after `timeout_grace` by SIGKILL. The
+        outcome of a job that ends by itself in between stands.
+
+        Returns:
+            Whether there is an unfinished job of that key. A job that was not read from the source
+            yet is unknown.
+        """
+        run = self._run
+        return run is not None and bool(self._call(run.cancel, key))
+
+    def resize(self, worker_limit: int) -> None:
+        """Let there be more workers, or fewer; surplus ones finish the job at hand and leave."""
+        self._worker_limit = checked_limit(worker_limit)
+        if self._run is not None:
+            self._call(self._run.resize, self._worker_limit)
+
+    def drain(self, deadline: float | None = None) -> None:
+        """Stop softly: finish the jobs in execution, start no other, give back the rest.
+
+        Args:
+            deadline: seconds after which what is still being executed is ended as by `abort`.
+        """
+        self._request_stop(
+            DrainRequested(seconds=checked_seconds("deadline", deadline), why="drain() was called")
+        )
+
     def abort(self) -> None:
         """Stop now: hand out nothing more, end the workers, also those in a job.
 
         A worker in a job is given `abort_grace` seconds, then SIGTERM, then as many again, then
         SIGKILL; a job ended that way is cancelled. Jobs not started are back in `jobs_queue`.
         """
-        self._is_abort_requested = True
-        if self._run is not None:
-            self._soon(self._run.abort)
+        self._request_stop(AbortRequested(why="abort() was called"))
 
-    def add_job(self, job: Any, *, key: Key | None = None) -> None:
-        """Add a job while the run goes on, or before it."""
+    def add_job(self, job: Any, *, key: Key | None = None, timeout: float | None = None) -> None:
+        """Add a job while the run goes on, or before it.
+
+        Args:
+            key: what identifies it; None: as for the others.
+            timeout: seconds that it may take; None: as for the others.
+        """
         run = self._run
-        if run is None:
-            if key is not None:
-                message = (
-                    "add_job(key=…) before the run: use job_key, or add it when the run goes on"
-                )
-                raise ConductorStateError(message)
+        checked_seconds("timeout", timeout)
+        if run is not None:
+            self._call(run.intake.add_job, job, key, timeout)
+        elif key is None and timeout is None:
             self.jobs_queue.append(job)
         else:
-            self._call(run.intake.add_job, job, key)
+            message = (
+                "add_job(key=…, timeout=…) before the run: use job_key and job_timeout, or add "
+                "the job when the run goes on"
+            )
+            raise ConductorStateError(message)
 
     # Messages
 
@@ -290,12 +367,12 @@ class Conductor(EventEmitter):
         """
         if self._run is None:
             raise WorkerGoneError(worker_id)
-        self._call(self._run.send_message, worker_id, command_name, data, callback_id)
+        self._call(self._run.exchange.send_message, worker_id, command_name, data, callback_id)
 
     def broadcast_message_to_workers(self, command_name: str, data: Any = None) -> None:
         """Send all workers there are now a message."""
         if self._run is not None:
-            self._call(self._run.broadcast, command_name, data)
+            self._call(self._run.exchange.broadcast, command_name, data)
 
     # Lookups
 
@@ -342,16 +419,16 @@ class Conductor(EventEmitter):
                 env=self._environment(),
                 options=self._worker_options,
                 slots=self._worker_limit,
-                retry=self._retry,
-                grace=self._abort_grace,
+                policy=self._policy,
                 start_method=self._start_method,
                 jobs_queue=self._jobs_queue,
                 job_key=self._job_key,
+                job_timeout=self._job_timeout,
                 buffer=buffer,
                 buffer_limit=self._buffer_limit,
             )
             self._run = run
-            return await run.run(generated, is_aborted=self._is_abort_requested)
+            return await run.run(generated, self._stop)
         finally:
             self._run = self._loop = None
             self._is_processing = False
@@ -429,6 +506,12 @@ class Conductor(EventEmitter):
         if self.logging:
             _log.info(text, *args)
 
+    def _request_stop(self, request: AbortRequested | DrainRequested) -> None:
+        if not isinstance(self._stop, AbortRequested):
+            self._stop = request
+        if self._run is not None:
+            self._soon(self._run.post, request)
+
     def _soon(self, function: Callable[..., Any], *args: Any) -> None:
         """Call a function in the thread of the run."""
         loop = self._loop
@@ -437,24 +520,44 @@ class Conductor(EventEmitter):
         elif loop is not None:
             call_soon(loop, function, *args)
 
-    def _call(self, function: Callable[..., Any], *args: Any) -> None:
-        """Call a function in the thread of the run, and raise here what it raises."""
+    def _call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function in the thread of the run; return or raise here what it does."""
         if threading.get_ident() == self._thread:
-            function(*args)
-            return
+            return function(*args)
         from concurrent.futures import Future
 
-        done: Future[None] = Future()
+        done: Future[Any] = Future()
 
         def call() -> None:
             try:
-                function(*args)
-                done.set_result(None)
+                done.set_result(function(*args))
             except BaseException as error:
                 done.set_exception(error)
 
         self._soon(call)
-        done.result()
+        return done.result()
+
+    # Signals
+
+    def _on_stop_signal(self, name: str, *, is_first: bool, is_second: bool) -> None:
+        """Take note of a signal to this process, in the main thread, between any two steps."""
+        request: AbortRequested | DrainRequested
+        if is_first:
+            request = DrainRequested(why=f"{name} received")
+            _log.warning(
+                "%s: finishing the jobs in execution; once more aborts them, a third time kills",
+                name,
+            )
+        elif is_second:
+            request = AbortRequested(why=f"{name} received again")
+        else:
+            if self._run is not None:
+                self._run.kill_workers()
+            raise KeyboardInterrupt
+        loop, run = self._loop, self._run
+        self._stop = request
+        if loop is not None and run is not None:
+            call_soon(loop, run.post, request)
 
 
 def conduct(

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core.jobs import Job
 from okanjo_conductor._io.loops import call_soon
+from okanjo_conductor._options import checked_seconds
 from okanjo_conductor._types import JobId, Key
 from okanjo_conductor._wire.byvalue import mentions_main, names_in_main
 from okanjo_conductor._wire.codec import ATOMS, Encoded, encode, encode_payload
@@ -114,11 +115,13 @@ class Intake:
         self,
         queue: JobsQueue,
         job_key: Callable[[Any], Key] | None,
+        job_timeout: float | Callable[[Any], float | None] | None,
         post: Callable[[ev.Event], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._queue = queue
         self._job_key = job_key
+        self._job_timeout = job_timeout
         self._post = post
         self._loop = loop
         self._next_id = 0
@@ -162,9 +165,11 @@ class Intake:
         """Count the jobs that wait in the queue, as far as they are known."""
         return len(self._queue)
 
-    def add_job(self, payload: Any, key: Key | None) -> None:
+    def add_job(self, payload: Any, key: Key | None, timeout: float | None) -> None:
         """Accept one job at once, unasked."""
-        self._accept([payload], None if key is None else [key], is_answer=False)
+        keys = None if key is None else [key]
+        limits = None if timeout is None else [timeout]
+        self._accept([payload], keys, limits, is_answer=False)
 
     def give_back(self, jobs: list[Job]) -> None:
         """Put jobs that were not started back in front."""
@@ -207,12 +212,18 @@ class Intake:
         self._post(ev.IntakeEnded(is_final=True))
 
     def _accept(
-        self, payloads: list[Any], keys: list[Key] | None = None, *, is_answer: bool = True
+        self,
+        payloads: list[Any],
+        keys: list[Key] | None = None,
+        limits: Sequence[float | None] | None = None,
+        *,
+        is_answer: bool = True,
     ) -> None:
         first, self._next_id = self._next_id, self._next_id + len(payloads)
         ids = range(first, self._next_id)
         try:
             keys = keys or self._keys(payloads, ids)
+            limits = limits or self._limits(payloads)
         except Exception as error:
             self._queue._front.extendleft(reversed(payloads))
             self._break(error)
@@ -221,12 +232,23 @@ class Intake:
             jobs = list(map(Job, ids, keys, payloads, payloads))  # type: ignore[arg-type]  # ids are ints
         else:
             jobs = list(self._encoded(ids, keys, payloads))
+        if limits:
+            first_id = ids[0]
+            for job in jobs:  # those that cannot travel are missing
+                job.timeout = limits[job.id - first_id]
         self._post(ev.JobsAccepted(jobs=jobs, is_answer=is_answer))
 
     def _keys(self, payloads: list[Any], ids: Iterable[int]) -> list[Key]:
         if self._job_key is None:
             return list(ids)
         return [self._job_key(payload) for payload in payloads]
+
+    def _limits(self, payloads: list[Any]) -> Sequence[float | None] | None:
+        """Find the jobs' time limits; None: they have none."""
+        limit = self._job_timeout
+        if callable(limit):
+            return [checked_seconds("job_timeout(job)", limit(payload)) for payload in payloads]
+        return None if limit is None else [limit] * len(payloads)
 
     def _encoded(self, ids: Iterable[int], keys: list[Key], payloads: list[Any]) -> Iterator[Job]:
         for number, key, payload in zip(ids, keys, payloads, strict=True):

@@ -5,13 +5,16 @@ All functions here raise `ConfigurationError` for what makes no sense.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from okanjo_conductor._core.policy import Policy
 from okanjo_conductor._io.bootstrap import Target
 from okanjo_conductor._io.cpus import usable_cpus
+from okanjo_conductor._io.memory import rss_of
 from okanjo_conductor._wire.byvalue import (
     encode_by_value,
     encode_worker,
@@ -118,14 +121,58 @@ def checked_env(env: Mapping[Any, Any]) -> dict[str, str]:
     return dict(env)
 
 
-def check_choices(start_method: str, abort_grace: float, buffer: int | None) -> None:
+def check_choices(start_method: str, buffer: int | None) -> None:
     """Refuse values that no run could have."""
     if start_method not in ("fork", "spawn"):
         message = f'start_method={start_method!r}: "fork" or "spawn"'
         raise ConfigurationError(message)
-    if not abort_grace >= 0:
-        message = f"abort_grace={abort_grace!r}: seconds, from 0"
-        raise ConfigurationError(message)
     if buffer is not None and buffer < 1:
         message = f"buffer={buffer!r}: a number of outcomes, from 1"
         raise ConfigurationError(message)
+
+
+def checked_seconds(name: str, seconds: Any) -> float | None:
+    """Accept a time limit, or None for none."""
+    if seconds is None:
+        return None
+    if not (_is_number(seconds) and seconds > 0):
+        message = f"{name}={seconds!r}: seconds, more than 0, or None for no limit"
+        raise ConfigurationError(message)
+    return float(seconds)
+
+
+def checked_timeout(timeout: Any) -> Any:
+    """Accept a time limit for all jobs, or a function that gives each its own."""
+    return timeout if callable(timeout) else checked_seconds("job_timeout", timeout)
+
+
+def check_policy(policy: Policy) -> None:
+    """Refuse limits and graces that no run could have."""
+    for name in ("abort_grace", "timeout_grace"):
+        grace = getattr(policy, name)
+        if not (_is_number(grace) and grace >= 0):
+            message = f"{name}={grace!r}: seconds, from 0"
+            raise ConfigurationError(message)
+    checked_seconds("stuck_after", policy.stuck_after)
+    measures = policy.max_rss is not None or policy.recycle.rss is not None
+    if policy.max_rss is not None and not (_is_number(policy.max_rss) and policy.max_rss > 0):
+        message = f"max_rss={policy.max_rss!r}: bytes, more than 0, or None for no limit"
+        raise ConfigurationError(message)
+    if measures and rss_of(os.getpid()) is None:
+        message = "max_rss, Recycle(rss=…): the memory of a process cannot be measured here"
+        raise ConfigurationError(message)
+    _check_max_failures(policy.max_failures)
+
+
+def _check_max_failures(most: Any) -> None:
+    if most is None:
+        return
+    is_count = isinstance(most, int) and not isinstance(most, bool) and most >= 0
+    is_share = isinstance(most, float) and 0 < most < 1
+    if not (is_count or is_share):
+        message = f"max_failures={most!r}: a number of jobs, or a share of them between 0.0 and 1.0"
+        raise ConfigurationError(message)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

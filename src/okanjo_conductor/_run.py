@@ -13,64 +13,52 @@ import signal
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
+from okanjo_conductor import _exchange as exchange
 from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core.prefetch import MAX_BATCH
 from okanjo_conductor._core.records import JobFailed, JobsDone
 from okanjo_conductor._core.state import ConductorState
 from okanjo_conductor._delivery import ReportBuilder, outcomes_of
+from okanjo_conductor._exchange import Exchange
 from okanjo_conductor._intake import Intake
 from okanjo_conductor._io import bootstrap, cells, links
 from okanjo_conductor._io.conductor_link import ConductorLink
 from okanjo_conductor._io.loops import call_soon
-from okanjo_conductor._types import Cause, Message, Ordinal, WorkerId
+from okanjo_conductor._types import Cause, Ordinal, WorkerId
+from okanjo_conductor._vitals import Vitals
 from okanjo_conductor._wire import byvalue, failures
 from okanjo_conductor._wire import messages as msg
 from okanjo_conductor._wire.codec import Encoded, decode
 from okanjo_conductor.clusters.local import LocalCluster
 from okanjo_conductor.errors import (
     IntakeError,
+    JobTimeoutError,
     SerialisationError,
-    UnknownCommandError,
-    WorkerGoneError,
+    TooManyFailuresError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from okanjo_conductor._core.jobs import Job
+    from okanjo_conductor._core.policy import Policy
     from okanjo_conductor._core.records import Record
     from okanjo_conductor._delivery import OutcomeBuffer
     from okanjo_conductor._intake import JobsQueue
-    from okanjo_conductor._types import Key, Report, Retry, StatsReport
+    from okanjo_conductor._types import Attempt, Key, Report, StatsReport
     from okanjo_conductor._wire.messages import AnyMessage
     from okanjo_conductor.errors import ProtocolError
 
 _TICK = 0.02
 """Seconds after which outcomes that no frame announced are looked for."""
-_PIPE_ROOM = 1 << 20
+_TOLD_OF_AN_ERROR = 1000
+"""Characters of an error's text that the next attempt is told."""
 _log = logging.getLogger("okanjo_conductor.conductor")
 
 
-class Owner(Protocol):
+class Owner(exchange.Owner, Protocol):
     """The conductor, as its run sees it."""
-
-    @property
-    def id(self) -> str:
-        """Unique id of the conductor."""
-        ...
-
-    def _handle_message(self, worker_id: int, post: Message) -> Any:
-        """Handle a custom message; a coroutine is awaited."""
-
-    def get_lookup(self, name: str) -> Any:
-        """Find a lookup, or raise `UnknownLookupError`."""
-
-    def get_lookup_value(self, name: str, key: Any, default: Any = None) -> Any:
-        """Read a lookup entry."""
-
-    def set_lookup_value(self, name: str, key: Any, value: Any) -> None:
-        """Set a lookup entry."""
 
     def _note_stats(self, report: StatsReport) -> None: ...
 
@@ -94,32 +82,40 @@ class Run:
         env: dict[str, str],
         options: bytes,
         slots: int,
-        retry: Retry,
-        grace: float,
+        policy: Policy,
         start_method: str,
         jobs_queue: JobsQueue,
         job_key: Callable[[Any], Key] | None,
+        job_timeout: float | Callable[[Any], float | None] | None,
         buffer: OutcomeBuffer | None,
         buffer_limit: int | None,
     ) -> None:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         largest = min(buffer_limit or MAX_BATCH, MAX_BATCH)
-        self._state = ConductorState(slots=slots, retry=retry, grace=grace, largest_batch=largest)
+        self._state = ConductorState(slots=slots, policy=policy, largest_batch=largest)
         self._options = options
         self._slots = slots
         self._cluster = LocalCluster(
             self._loop, self, boot=boot, env=env, start_method=start_method
         )
-        self.intake = Intake(jobs_queue, job_key, self.post, self._loop)
+        self.intake = Intake(jobs_queue, job_key, job_timeout, self.post, self._loop)
         self._report = ReportBuilder()
         self._buffer = buffer
         self._buffer_limit = buffer_limit
         self._links: dict[int, ConductorLink] = {}
+        self.exchange = Exchange(owner, self._loop, self._links)
+        self._vitals = Vitals(
+            self._loop,
+            self._links,
+            policy,
+            post=self.post,
+            signal_worker=self._cluster.signal_worker,
+            emit=owner._emit,
+        )
         self._last_words: dict[int, str] = {}
         self._farewells: set[int] = set()
         """Workers that have said that they leave."""
-        self._scratch = memoryview(bytearray(_PIPE_ROOM))
         self._definitions: list[msg.Define] = []
         """Objects of ``__main__`` that payloads need, in the order in which they came up."""
         self._events: deque[ev.Event] = deque()
@@ -129,16 +125,19 @@ class Run:
         self._over: asyncio.Future[Exception | None] = self._loop.create_future()
         self._broken: BaseException | None = None
         """What a handler of the user's raised that must end the run."""
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stopped = ""
+        """Why the run ended before its jobs did."""
+        self._is_over_budget = False
         self.last_stats: dict[str, Any] = {}
 
     # Life
 
-    async def run(self, generated: Any, *, is_aborted: bool) -> Report:
-        """Run until every job has its outcome, or not at all if it was aborted before.
+    async def run(self, generated: Any, stop: ev.Event | None) -> Report:
+        """Run until every job has its outcome.
 
         Args:
             generated: further jobs, what ``generate_jobs`` gave, or None.
+            stop: what was asked for before the run began: to drain or abort it.
         """
         began = self._loop.time()
         if self._buffer is not None:
@@ -150,8 +149,8 @@ class Run:
             self._cluster.prepare()
             self._tick()
             self.post(ev.RunStarted())
-            if is_aborted:
-                self.post(ev.AbortRequested())
+            if stop is not None:
+                self.post(stop)
             error = await self._wait_until_over()
         finally:
             self._end()
@@ -161,15 +160,18 @@ class Run:
                 self._buffer.end()
             seconds, unstarted = self._loop.time() - began, self.intake.known()
             report = self._report.build(seconds, unstarted, self.last_stats)
+            report.stopped = self._stopped
             self._owner._note_report(report)
         self._raise(error)
+        if self._is_over_budget:
+            raise TooManyFailuresError(report)
         return report
 
     async def _wait_until_over(self) -> Exception | None:
         try:
             return await asyncio.shield(self._over)
         except asyncio.CancelledError:
-            self.post(ev.AbortRequested())
+            self.post(ev.AbortRequested(why="the task of the run was cancelled"))
             await self._over
             raise
 
@@ -191,12 +193,26 @@ class Run:
         for link in self._links.values():
             link.finish()
         self._links.clear()
-        for task in self._tasks:
-            task.cancel()
+        self._vitals.close()
+        self.exchange.close()
 
-    def abort(self) -> None:
-        """Stop now."""
-        self.post(ev.AbortRequested())
+    def cancel(self, key: Key) -> bool:
+        """Cancel an unfinished job; say whether there is one of that key."""
+        job_id = self._state.find(key)
+        if job_id is None:
+            return False
+        self.post(ev.CancelRequested(job_id=job_id))
+        return True
+
+    def resize(self, slots: int) -> None:
+        """Let there be more workers, or fewer."""
+        self._slots = slots
+        self.post(ev.ResizeRequested(slots=slots))
+
+    def kill_workers(self) -> None:
+        """Send every worker SIGKILL."""
+        for worker_id in tuple(self._links):
+            self._cluster.signal_worker(worker_id, signal.SIGKILL)
 
     # Events in, steps out
 
@@ -222,8 +238,7 @@ class Run:
 
     def _give_up(self) -> None:
         """End the run at once: the core or the shell itself has failed."""
-        for worker_id in tuple(self._links):
-            self._cluster.signal_worker(worker_id, signal.SIGKILL)
+        self.kill_workers()
         if not self._over.done():
             self._over.set_result(None)
 
@@ -233,12 +248,20 @@ class Run:
             self._timer = None
         deadline = self._state.next_deadline()
         if deadline is not None and not self._over.done():
-            self._timer = self._loop.call_at(deadline, self.post, ev.TimePassed())
+            self._timer = self._loop.call_at(deadline, self._pass_time)
+
+    def _pass_time(self) -> None:
+        self._read_outcomes()  # who has just finished must not be judged
+        self.post(ev.TimePassed())
+
+    def _read_outcomes(self) -> None:
+        for link in tuple(self._links.values()):
+            link.tick()
 
     def _tick(self) -> None:
         if self._state.is_busy:
-            for link in tuple(self._links.values()):
-                link.tick()
+            self._read_outcomes()
+            self._vitals.look()
         self._tick_timer = self._loop.call_later(_TICK, self._tick)
 
     # Records
@@ -282,10 +305,13 @@ class Run:
         try:
             ours, theirs = links.make()
         except OSError as error:
-            detail = f"its links could not be made: {error}"
+            detail = (
+                f"its links could not be made: {error}. Raise the limits on open files (ulimit -n) "
+                "and on the size of files (ulimit -f), or ask for fewer workers"
+            )
             self._loop.call_soon(self.on_worker_exited, worker_id, None, None, detail)
             return
-        self._links[worker_id] = ConductorLink(worker_id, ours, self._loop, self, self._scratch)
+        self._links[worker_id] = ConductorLink(worker_id, ours, self._loop, self)
         order = bootstrap.Start(
             worker_id, command.slot, self._owner.id, True, self._options, _root_level()
         )
@@ -318,18 +344,29 @@ class Run:
     def _answer_recall(self, worker_id: int) -> None:
         link = self._links.get(worker_id)
         if link is not None:
+            link.tick()  # what it has finished by now needs no thought
             beyond = Ordinal(cells.last_kept(link.cells))
             self.post(ev.JobsRecalled(worker_id=WorkerId(worker_id), beyond=beyond))
 
     def _stop_worker(self, command: do.StopWorker) -> None:
-        if not self._cluster.withdraw(command.worker_id):
-            self._links[command.worker_id].send(msg.Stop())
+        link = self._links.get(command.worker_id)  # None: it could not be started, and will exit
+        if not self._cluster.withdraw(command.worker_id) and link is not None:
+            link.send(msg.Stop())
 
     def _terminate(self, command: do.TerminateWorker) -> None:
         self._cluster.signal_worker(command.worker_id, signal.SIGTERM)
 
     def _kill(self, command: do.KillWorker) -> None:
         self._cluster.signal_worker(command.worker_id, signal.SIGKILL)
+
+    def _dump_stack(self, command: do.DumpStack) -> None:
+        self._vitals.dump_stack(command)
+
+    def _interrupt_job(self, command: do.InterruptJob) -> None:
+        self._vitals.interrupt_job(command)
+
+    def _report_stuck(self, command: do.ReportStuck) -> None:
+        self._vitals.report_stuck(command)
 
     def _return_jobs(self, command: do.ReturnJobs) -> None:
         self.intake.give_back(command.jobs)
@@ -349,6 +386,7 @@ class Run:
 
     def _end_run(self, command: do.EndRun) -> None:
         self.intake.stop()
+        self._stopped, self._is_over_budget = command.stopped, command.is_over_budget
         if not self._over.done():
             self._over.set_result(command.error)
 
@@ -357,6 +395,7 @@ class Run:
     def on_worker_started(self, worker_id: int, pid: int) -> None:
         """A worker's process exists."""
         self._report.worker_started()
+        self._vitals.worker_started(worker_id, pid)
         self._owner._say("worker %d has started as process %d", worker_id, pid)
         self._owner._emit("worker_start", worker_id, pid)
 
@@ -365,10 +404,12 @@ class Run:
     ) -> None:
         """A worker's process is gone."""
         link = self._links.get(worker_id)
-        claimed = None
+        claimed, stderr, stack = None, "", ""
         if link is not None:
             claimed = cells.last_started(link.cells)
+            stack = link.take_stack()
             link.finish()  # the core may answer its last outcomes with a hand-out: still a link
+            stderr = link.stderr
             del self._links[worker_id]
         if code is None and signal is None and worker_id in self._farewells:
             code = 0  # its status went with the template that had forked it
@@ -380,6 +421,9 @@ class Run:
                 signal=signal,
                 claimed=None if claimed is None else Ordinal(claimed),
                 detail=self._last_words.pop(worker_id, "") or detail,
+                stderr=stderr,
+                stack=stack,
+                is_oom=self._vitals.worker_gone(worker_id, signal),
             )
         )
 
@@ -442,12 +486,13 @@ class Run:
         else:
             unpacked = failures.unpack(failure)
             error, place = failures.rebuild(unpacked), unpacked.place
-        is_unserialisable = isinstance(error, SerialisationError)
+        if isinstance(error, JobTimeoutError):
+            error.stack = error.stack or self._links[worker_id].take_stack()
         self.post(
             ev.AttemptFailed(
                 worker_id=WorkerId(worker_id),
                 ordinal=Ordinal(ordinal),
-                cause=Cause.UNSERIALISABLE if is_unserialisable else Cause.ERROR,
+                cause=_cause_of(error),
                 error=error,
                 place=place,
                 nanoseconds=nanoseconds,
@@ -456,7 +501,11 @@ class Run:
 
     def on_message(self, worker_id: int, message: AnyMessage) -> None:
         """A worker sent a message."""
-        _ON_MESSAGE[type(message)](self, worker_id, message)
+        handle = _ON_MESSAGE.get(type(message))
+        if handle is not None:
+            handle(self, worker_id, message)
+        else:
+            self.exchange.on_message(worker_id, message)
 
     def _on_ready(self, worker_id: int, _message: msg.Ready) -> None:
         self.post(ev.WorkerReady(worker_id=WorkerId(worker_id)))
@@ -490,12 +539,6 @@ class Run:
             )
         )
 
-    def _on_log(self, _worker_id: int, message: msg.Log) -> None:
-        record = logging.makeLogRecord(decode(message.value))
-        logger = logging.getLogger(record.name)
-        if logger.isEnabledFor(record.levelno):
-            logger.handle(record)
-
     def _on_last_words(self, worker_id: int, message: msg.LastWords) -> None:
         self._last_words[worker_id] = message.text
 
@@ -505,97 +548,18 @@ class Run:
     def _on_nothing(self, worker_id: int, message: AnyMessage) -> None:
         """A bell, whose outcomes are applied by now."""
 
-    # Lookups
-
-    def _on_look_up(self, worker_id: int, message: msg.LookUp) -> None:
-        self._answer(worker_id, message, lambda: self._find(message))
-
-    def _find(self, message: msg.LookUp) -> list[Any]:
-        self._owner.get_lookup(message.name)
-        missing = object()
-        values = (
-            self._owner.get_lookup_value(message.name, key, missing)
-            for key in decode(message.value)
-        )
-        return [None if value is missing else (value,) for value in values]
-
-    def _on_set_lookup(self, worker_id: int, message: msg.SetLookup) -> None:
-        def set_it() -> None:
-            key, value = decode(message.value)
-            self._owner.set_lookup_value(message.name, key, value)
-
-        self._answer(worker_id, message, set_it)
-
-    def _answer(
-        self, worker_id: int, message: msg.LookUp | msg.SetLookup, act: Callable[[], Any]
-    ) -> None:
-        error = None
-        try:
-            value = byvalue.encode_by_value(act())
-        except Exception as raised:
-            value = _NOTHING
-            error = failures.pack(failures.take_apart(raised))
-        self._links[worker_id].send(msg.Answer(message.request, error, value))
-
-    # Custom messages
-
-    def _on_ask(self, worker_id: int, message: msg.Ask) -> None:
-        try:
-            data = decode(message.value)
-        except Exception as error:
-            text = f"the data of {message.cmd!r} cannot be unpickled: {error}"
-            self.reply_error(worker_id, message.cmd, message.callback, SerialisationError(text))
-            return
-        post = Message(message.cmd, data, message.callback, worker_id, self._owner.id)
-        try:
-            reply = self._owner._handle_message(worker_id, post)
-        except Exception as error:
-            self._note_handler_error(worker_id, post, error)
-            return
-        if asyncio.iscoroutine(reply):
-            task = self._loop.create_task(self._finish_handler(worker_id, post, reply))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _finish_handler(self, worker_id: int, post: Message, reply: Any) -> None:
-        try:
-            await reply
-        except Exception as error:
-            self._note_handler_error(worker_id, post, error)
-
-    def _note_handler_error(self, worker_id: int, post: Message, error: Exception) -> None:
-        if not isinstance(error, UnknownCommandError):
-            _log.error("the handler of command %r raised", post.cmd, exc_info=error)
-        self.reply_error(worker_id, post.cmd, post.callback, error)
-
-    def reply_error(self, worker_id: int, cmd: str, callback: str | None, error: Exception) -> None:
-        """Tell a worker that its request could not be answered."""
-        if callback is not None and worker_id in self._links:
-            packed = failures.pack(failures.take_apart(error))
-            self._links[worker_id].send(msg.Post(cmd, callback, packed, _NOTHING))
-
-    def send_message(self, worker_id: int, cmd: str, data: Any, callback: str | None) -> None:
-        """Send a custom message to a worker."""
-        if worker_id not in self._links:
-            raise WorkerGoneError(worker_id)
-        self._links[worker_id].send(msg.Post(cmd, callback, None, byvalue.encode_by_value(data)))
-
-    def broadcast(self, cmd: str, data: Any) -> None:
-        """Send a custom message to every worker."""
-        value = byvalue.encode_by_value(data)
-        for link in self._links.values():
-            link.send(msg.Post(cmd, None, None, value))
-
 
 _NEEDS_A_LOOK = frozenset({bytes, tuple})
 """Types of results that are not the values themselves: pickles and failures."""
-_NOTHING = Encoded(pickle.dumps(None), [])
 _CARRY_OUT: dict[type[Any], Callable[[Run, Any], None]] = {
     do.ReadJobs: Run._read_jobs,
     do.StartWorker: Run._start_worker,
     do.HandOut: Run._hand_out,
     do.RecallJobs: Run._recall,
     do.StopWorker: Run._stop_worker,
+    do.DumpStack: Run._dump_stack,
+    do.InterruptJob: Run._interrupt_job,
+    do.ReportStuck: Run._report_stuck,
     do.TerminateWorker: Run._terminate,
     do.KillWorker: Run._kill,
     do.ReturnJobs: Run._return_jobs,
@@ -608,11 +572,7 @@ _ON_MESSAGE: dict[type[Any], Callable[[Run, int, Any], None]] = {
     msg.Bell: Run._on_nothing,
     msg.LargeOutcome: Run._on_large_outcome,
     msg.Declined: Run._on_declined,
-    msg.Ask: Run._on_ask,
-    msg.LookUp: Run._on_look_up,
-    msg.SetLookup: Run._on_set_lookup,
     msg.Stats: Run._on_stats,
-    msg.Log: Run._on_log,
     msg.LastWords: Run._on_last_words,
     msg.Bye: Run._on_bye,
 }
@@ -620,17 +580,17 @@ _ON_MESSAGE: dict[type[Any], Callable[[Run, int, Any], None]] = {
 
 def _job_messages(command: do.HandOut) -> list[msg.Jobs | msg.LargeJob]:
     """Make the messages of a hand-out: runs of small jobs together, large ones alone."""
-    attempts = dict(command.attempts)
+    histories = {i: _bad_ends(history) for i, history in command.histories.items()}
     made: list[msg.Jobs | msg.LargeJob] = []
     small: list[Job] = []
 
     def flush(end: int) -> None:
         if small:
             begin = end - len(small)
-            numbers = [(i - begin, n) for i, n in attempts.items() if begin <= i < end]
+            theirs = [(i - begin, h) for i, h in histories.items() if begin <= i < end]
             keys = pickle.dumps([job.key for job in small], 5)
             wires = [job.wire for job in small]
-            made.append(msg.Jobs(command.first + begin, wires, keys, numbers))
+            made.append(msg.Jobs(command.first + begin, wires, keys, theirs))
             small.clear()
 
     for index, job in enumerate(command.jobs):
@@ -640,7 +600,7 @@ def _job_messages(command: do.HandOut) -> list[msg.Jobs | msg.LargeJob]:
         flush(index)
         key = pickle.dumps(job.key, 5)
         ordinal = command.first + index
-        made.append(msg.LargeJob(ordinal, key, attempts.get(index, 1), job.wire))
+        made.append(msg.LargeJob(ordinal, key, histories.get(index, []), job.wire))
     flush(len(command.jobs))
     return made
 
@@ -658,6 +618,27 @@ def _decoded(encoded: Encoded) -> tuple[Any, SerialisationError | None]:
         made = SerialisationError(message)
         made.__cause__ = error
         return None, made
+
+
+def _cause_of(error: Exception) -> Cause:
+    if isinstance(error, SerialisationError):
+        return Cause.UNSERIALISABLE
+    return Cause.TIMEOUT if isinstance(error, JobTimeoutError) else Cause.ERROR
+
+
+def _bad_ends(history: tuple[Attempt, ...]) -> list[msg.BadEnd]:
+    """Take attempts apart to travel."""
+    return [
+        (
+            end.number,
+            end.cause.value,
+            getattr(end.error, "type_name", None) or failures.qualified_name(type(end.error)),
+            str(end.error)[:_TOLD_OF_AN_ERROR],
+            end.worker_id,
+            end.seconds,
+        )
+        for end in history
+    ]
 
 
 def _root_level() -> int:

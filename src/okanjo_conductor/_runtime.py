@@ -6,7 +6,7 @@ One job at a time, in the main thread::
       │
       └─ was it recalled? then decline it
 
-The claim is stored before anything of the job runs, and the outcome lies in the kernel before the
+The claim is stored before anything of the job runs, and the outcome lies in the log before the
 next claim: whenever this process dies, the conductor knows which job it was executing.
 
 What arrives on the job link is read between jobs, and while a job waits for a reply: jobs are
@@ -16,7 +16,10 @@ queued, replies are handed over at once, other messages wait for the end of the 
 from __future__ import annotations
 
 import logging
+import os
 import pickle
+import signal
+import struct
 import sys
 import threading
 import traceback
@@ -27,9 +30,9 @@ from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from okanjo_conductor._io import assignment, cells
-from okanjo_conductor._io.leaving import leave_process
-from okanjo_conductor._io.worker_link import MAX_RECORD
-from okanjo_conductor._types import LATER, JobInfo, Key, Message
+from okanjo_conductor._io.cells import CLAIM, HIGH, LOW
+from okanjo_conductor._io.leaving import leave_fork, leave_process
+from okanjo_conductor._types import LATER, Attempt, Cause, JobInfo, Key, Message
 from okanjo_conductor._wire import failures, records
 from okanjo_conductor._wire.byvalue import encode_by_value
 from okanjo_conductor._wire.codec import ATOMS, Encoded, decode, decode_payload, encode
@@ -52,18 +55,22 @@ from okanjo_conductor._wire.messages import (
     Stats,
     Stop,
 )
+from okanjo_conductor._wire.records import INT_SIZE, put_int
 from okanjo_conductor.errors import (
     ConductorStateError,
     JobError,
+    JobTimeoutError,
+    RemoteError,
     SerialisationError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
     from okanjo_conductor._io.assignment import Assignment
     from okanjo_conductor._io.worker_link import WorkerLink
-    from okanjo_conductor._wire.messages import AnyMessage
+    from okanjo_conductor._wire.messages import AnyMessage, BadEnd
     from okanjo_conductor._worker import ConductorWorker
 
 CRASH_CODE = 4
@@ -73,13 +80,24 @@ _BELL = 5_000_000
 it, at 20-40 µs; rung every millisecond, that was 10 % of its time at 100 µs jobs."""
 _TURN = 0.05
 """Seconds that a thread other than the main one reads the link at a time."""
+_INTERRUPT_AGAIN = 0.02
+"""Seconds until an interruption is tried again."""
 _log = logging.getLogger("okanjo_conductor.worker")
+_to_stderr = logging.lastResort or logging.StreamHandler()
 _started: Runtime | None = None
 
 
 def has_run() -> bool:
     """Whether a worker was started in this process."""
     return _started is not None
+
+
+def current_job() -> JobInfo | None:
+    """Tell which job this worker process is executing: its key, attempt and history.
+
+    None between jobs, and in any process that is no worker. In a `ConductorWorker` it is `job`.
+    """
+    return _started.job_at_hand() if _started else None
 
 
 def start(worker: ConductorWorker) -> None:
@@ -140,12 +158,12 @@ class _Batch:
     """Jobs handed out together."""
 
     def __init__(
-        self, first: int, wires: list[Any], keys: list[Key], attempts: dict[int, int]
+        self, first: int, wires: list[Any], keys: list[Key], histories: dict[int, list[BadEnd]]
     ) -> None:
         self.first = first
         self.wires = wires
         self.keys = keys
-        self.attempts = attempts
+        self.histories = histories
         self.claimed: Iterator[int] = iter(())
         """Claims the next job each time it is asked; shared by the loop and `get_next_job`."""
 
@@ -157,6 +175,9 @@ class Runtime:
         self._worker = worker
         self._place = place
         self._link: WorkerLink = place.link
+        self._largest_item = place.link.log.largest - records.HEAD_SIZE
+        self._is_heard = False
+        """Whether anybody has ever listened to ``job_done``."""
         self._batches: deque[_Batch] = deque()
         self._posts: deque[Message] = deque()
         """Messages that wait for the end of the job."""
@@ -182,6 +203,8 @@ class Runtime:
         """When the job at hand was started; between jobs, when the last one ended."""
         self._declined: tuple[int, int] | None = None
         """A run of ordinals skipped and not yet reported."""
+        self._overdue = 0
+        """The ordinal that is to be interrupted as soon as it can be."""
 
     # Life
 
@@ -189,7 +212,10 @@ class Runtime:
         """Set up, work, tear down."""
         worker, link = self._worker, self._link
         worker._attach(self, self._place)
+        self._is_heard = bool(worker.listeners("job_done"))
+        worker.on("new_listener", self._on_new_listener)
         self._install_logging()
+        signal.signal(signal.SIGUSR2, self._interrupt)
         cells.register_for_membarrier()
         try:
             worker.setup()
@@ -203,6 +229,10 @@ class Runtime:
             link.send(Bye())
         except (_ConductorGone, BrokenPipeError, ConnectionResetError):
             leave_process(1)  # the conductor is gone
+        except OSError:
+            if not link.is_abandoned:
+                raise
+            leave_fork(None)
 
     def die(self, error: BaseException | str | None) -> NoReturn:
         """End this process at once, as a crash, after its last report."""
@@ -228,66 +258,92 @@ class Runtime:
     # One attempt
 
     def _run_batch(self, batch: _Batch) -> None:
-        """Execute the jobs of a batch. The hot path of the package: a few µs per job."""
+        """Execute the jobs of a batch. The hot path of the package: well under a µs per job."""
         clock, atoms, process_job = perf_counter_ns, ATOMS, self._worker.process_job
+        wires = batch.wires
         self._batch = batch
         batch.claimed = self._claim_each(batch)
+        self._started = clock()
         for index in batch.claimed:
             self._index = index
-            self._started = clock()
             try:
-                wire = batch.wires[index]
+                wire = wires[index]
                 self._payload = payload = wire if type(wire) in atoms else _unpickled(wire)
                 value = process_job(payload)
                 if self._index < 0:
                     continue  # get_next_job has published everything
                 if self._completion is not None or value is LATER:
                     value = self._completed(value)
-                item: _Item = self._done_item(value)
+                item: _Item = value if type(value) is int else self._done_item(value)
             except BaseException as error:
                 item = self._failure_item(error)
             self._publish(item)
-            if self._started - self._rung > _BELL:
-                self._ring()
-                self._read_nowait()
         self._batch = None
 
     def _claim_each(self, batch: _Batch) -> Iterator[int]:
         """Claim the jobs of a batch one after another; decline those that were recalled.
 
-        Every start of a job comes through here, and the outcome of a job lies in the kernel before
+        Every start of a job comes through here, and the outcome of a job lies in the log before
         the next one is asked for.
         """
         page = self._link.cells
         for index in range(len(batch.wires)):
             ordinal = batch.first + index
-            page[cells.CLAIM] = ordinal
-            if self._is_stopping or page[cells.LOW] < ordinal <= page[cells.HIGH]:
+            page[CLAIM] = ordinal
+            if self._is_stopping or (ordinal <= page[HIGH] and page[LOW] < ordinal):
                 self._decline(ordinal)
             else:
                 yield index
 
     def _publish(self, item: _Item) -> None:
-        """Put the outcome of the job at hand into the kernel, and let go of the job."""
+        """Put the outcome of the job at hand into the log, and let go of the job."""
         batch, index = self._batch, self._index
         if batch is None or index < 0:
             _log.error("process_job raised after get_next_job() had completed its last job")
             return
         now = perf_counter_ns()
         ordinal, nanoseconds = batch.first + index, now - self._started
-        self._started = now
-        if type(item) is bytes and len(item) <= _RECORD_ROOM:
-            self._link.write_outcome(records.head(ordinal, nanoseconds) + item)
+        if isinstance(item, int):
+            self._publish_int(ordinal, nanoseconds, item)
         else:
-            self._publish_large(ordinal, nanoseconds, item)
+            self._publish_any(ordinal, nanoseconds, item)
         batch.wires[index] = None
         self._index = -1
         self._payload = self._completion = None
-        self._emit("job_done")
+        self._started = now
+        if self._is_heard:
+            self._emit("job_done")
         if self._posts:
             self._deliver_posts()
+        if now - self._rung > _BELL:
+            self._ring()
+            self._read_nowait()
+            self._started = perf_counter_ns()
 
-    def _publish_large(self, ordinal: int, nanoseconds: int, item: _Item) -> None:
+    def _publish_int(self, ordinal: int, nanoseconds: int, value: int) -> None:
+        """Put the outcome of most small jobs into the log in one go."""
+        log = self._link.log
+        if log.at + INT_SIZE > log.edge:
+            log.make_room(INT_SIZE)
+        try:
+            put_int(log.ring, log.at, ordinal, nanoseconds, value)
+        except struct.error:  # it has more than 64 bits
+            self._publish_any(ordinal, nanoseconds, records.atom(value))
+        else:
+            log.publish(INT_SIZE)
+        self._count_done()
+
+    def _publish_any(
+        self, ordinal: int, nanoseconds: int, item: bytes | Encoded | _LargeFailure
+    ) -> None:
+        if type(item) is bytes and len(item) <= self._largest_item:
+            self._link.log.write(records.head(ordinal, nanoseconds) + item)
+        else:
+            self._publish_large(ordinal, nanoseconds, item)
+
+    def _publish_large(
+        self, ordinal: int, nanoseconds: int, item: bytes | Encoded | _LargeFailure
+    ) -> None:
         """Send an outcome that is too large for an atomic write."""
         is_failure = type(item) is _LargeFailure
         if isinstance(item, _LargeFailure):
@@ -346,21 +402,67 @@ class Runtime:
         batch, index = self._batch, self._index
         if batch is None or index < 0:
             return None
-        return JobInfo(batch.keys[index], batch.attempts.get(index, 1))
+        history = batch.histories.get(index, [])
+        return JobInfo(batch.keys[index], len(history) + 1, tuple(map(_attempt, history)))
 
     def _done_item(self, value: Any) -> _Item:
-        item = records.atom(value) if type(value) in ATOMS else _value_item(value)
+        item = records.atom(value) if type(value) in ATOMS else self._value_item(value)
+        self._count_done()
+        return item
+
+    def _value_item(self, value: Any) -> bytes | Encoded:
+        try:
+            encoded = encode_by_value(value)
+        except BaseException as error:
+            kind = type(value)
+            message = (
+                f"the value of this job, a {kind.__module__}.{kind.__qualname__}, cannot be "
+                f"pickled: {_said(error)}"
+            )
+            raise SerialisationError(message) from error
+        if encoded.is_large or len(encoded.blob) > self._largest_item - records.BYTES_HEAD_SIZE:
+            return encoded
+        return records.pickled(encoded.blob)
+
+    def _count_done(self) -> None:
         stats = self._worker.stats
         stats["jobs_done"] = stats.get("jobs_done", 0) + 1
-        return item
 
     def _failure_item(self, error: BaseException) -> bytes | _LargeFailure:
         if isinstance(error, _ConductorGone):
             raise error
+        if self._link.is_abandoned:
+            leave_fork(error)
         self._emit("error", error)
         packed = failures.pack(failures.take_apart(error))
         item = records.failure(packed)
-        return item if len(item) <= _RECORD_ROOM else _LargeFailure(packed)
+        return item if len(item) <= self._largest_item else _LargeFailure(packed)
+
+    # Time limits
+
+    def _interrupt(self, _signal: int, frame: FrameType | None) -> None:
+        """Raise `JobTimeoutError` in the job that has passed its time limit.
+
+        Not within our own code, which would be left halfway: it raises at its next wait, or this
+        is called again in a moment.
+        """
+        ordinal = self._link.cells[cells.EXPIRED]
+        if not self._is_at(ordinal):
+            return
+        if _is_users_code(frame):
+            self._raise_timeout()
+        self._overdue = ordinal
+        again = threading.Timer(_INTERRUPT_AGAIN, os.kill, (os.getpid(), signal.SIGUSR2))
+        again.daemon = True
+        again.start()
+
+    def _is_at(self, ordinal: int) -> bool:
+        batch, index = self._batch, self._index
+        return batch is not None and index >= 0 and batch.first + index == ordinal
+
+    def _raise_timeout(self) -> NoReturn:
+        self._overdue = 0
+        raise JobTimeoutError(self._link.cells[cells.LIMIT] / 1e9)
 
     # Recalled jobs
 
@@ -391,6 +493,8 @@ class Runtime:
             if left is not None and left <= 0:
                 message = f"no reply within {timeout} s"
                 raise TimeoutError(message)
+            if self._overdue and self._is_at(self._overdue):
+                self._raise_timeout()
             if not self._reading.acquire(timeout=_TURN):
                 continue
             try:
@@ -425,13 +529,13 @@ class Runtime:
 
     def _on_jobs(self, message: Jobs) -> None:
         keys = pickle.loads(message.keys)
-        attempts = dict(message.attempts)
-        self._batches.append(_Batch(message.first, message.wires, keys, attempts))
+        histories = dict(message.histories)
+        self._batches.append(_Batch(message.first, message.wires, keys, histories))
 
     def _on_large_job(self, message: LargeJob) -> None:
         keys = [pickle.loads(message.key)]
-        attempts = {0: message.attempt}
-        self._batches.append(_Batch(message.ordinal, [message.value], keys, attempts))
+        histories = {0: message.history}
+        self._batches.append(_Batch(message.ordinal, [message.value], keys, histories))
 
     def _on_define(self, message: Define) -> None:
         setattr(sys.modules["__main__"], message.name, pickle.loads(message.blob))
@@ -535,8 +639,8 @@ class Runtime:
     def _ring(self) -> None:
         """Tell the conductor that there are outcomes, if it has not been told of all."""
         self._rung = perf_counter_ns()
-        if self._told != self._link.outcomes:
-            self._told = self._link.outcomes
+        if self._told != self._link.log.count:
+            self._told = self._link.log.count
             self._link.send(Bell())
 
     def _send(self, message: AnyMessage) -> None:
@@ -554,12 +658,20 @@ class Runtime:
             except (Exception, SystemExit):
                 _log.exception("a listener to %r raised", event)
 
+    def _on_new_listener(self, event: str, _listener: Any) -> None:
+        self._is_heard |= event == "job_done"
+
     # Logging
 
     def _install_logging(self) -> None:
         root = logging.getLogger()
         root.addHandler(_LinkHandler(self))
         root.setLevel(self._place.log_level)
+
+    @property
+    def is_fork(self) -> bool:
+        """Whether this process is not the worker, but forked by a job of it."""
+        return self._link.is_abandoned
 
     def send_log(self, record: logging.LogRecord) -> None:
         """Send a log record to the conductor's logging."""
@@ -576,7 +688,9 @@ class Runtime:
         self._link.send(Log(value))
 
 
-_RECORD_ROOM = MAX_RECORD - records.HEAD_SIZE
+_OURS = "okanjo_conductor._"
+_WORKER = "okanjo_conductor._worker"
+"""Calls the user's function from a frame of its own, and does nothing in it."""
 _ON_MESSAGE: dict[type[Any], Callable[[Runtime, Any], None]] = {
     Jobs: Runtime._on_jobs,
     LargeJob: Runtime._on_large_job,
@@ -594,8 +708,8 @@ class _LargeFailure:
         self.packed = packed
 
 
-_Item: TypeAlias = bytes | Encoded | _LargeFailure
-"""A result on its way: ready for a record, or too large for one."""
+_Item: TypeAlias = int | bytes | Encoded | _LargeFailure
+"""A result on its way: an integer, or ready for a record, or too large for one."""
 
 
 class _ConductorGone(BaseException):
@@ -603,13 +717,16 @@ class _ConductorGone(BaseException):
 
 
 class _LinkHandler(logging.Handler):
-    """Sends log records over the job link."""
+    """Sends log records over the job link; from a fork, prints them on the worker's stderr."""
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__()
         self._runtime = runtime
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self._runtime.is_fork:
+            _to_stderr.emit(record)
+            return
         try:
             record.message = record.msg = record.getMessage()
             record.args = None
@@ -619,6 +736,23 @@ class _LinkHandler(logging.Handler):
             self._runtime.send_log(record)
         except Exception:
             self.handleError(record)
+
+
+def _attempt(end: BadEnd) -> Attempt:
+    number, cause, type_name, text, worker_id, seconds = end
+    return Attempt(number, Cause(cause), RemoteError(type_name, text), worker_id, seconds)
+
+
+def _is_users_code(frame: FrameType | None) -> bool:
+    """Whether a job runs in this frame, and no code of ours on its behalf."""
+    is_within = False
+    while frame is not None and frame.f_code is not Runtime._run_batch.__code__:
+        module = str(frame.f_globals.get("__name__"))
+        if module.startswith(_OURS) and module != _WORKER:
+            return False
+        is_within = True
+        frame = frame.f_back
+    return is_within
 
 
 def _plain(field: Any) -> Any:
@@ -631,21 +765,6 @@ def _unpickled(wire: Any) -> Any:
     except BaseException as error:
         message = f"the job's payload cannot be unpickled in the worker: {_said(error)}"
         raise SerialisationError(message) from error
-
-
-def _value_item(value: Any) -> bytes | Encoded:
-    try:
-        encoded = encode_by_value(value)
-    except BaseException as error:
-        kind = type(value)
-        message = (
-            f"the value of this job, a {kind.__module__}.{kind.__qualname__}, cannot be pickled: "
-            f"{_said(error)}"
-        )
-        raise SerialisationError(message) from error
-    if encoded.is_large or len(encoded.blob) > _RECORD_ROOM - records.BYTES_HEAD_SIZE:
-        return encoded
-    return records.pickled(encoded.blob)
 
 
 def _said(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NewType, final
 
-from okanjo_conductor.errors import JobsFailedError
+from okanjo_conductor.errors import ConfigurationError, JobsFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,13 +27,14 @@ __all__ = [
     "Later",
     "Message",
     "Outcome",
+    "Recycle",
     "Report",
     "Retry",
     "StatsAggregate",
     "StatsReport",
     "WorkerExit",
     "WorkerStats",
-    "exponential",
+    "WorkerStuck",
 ]
 
 Key = Hashable
@@ -57,7 +58,7 @@ class JobState(StrEnum):
     QUARANTINED = "quarantined"
     """Given up because it keeps killing its workers."""
     CANCELLED = "cancelled"
-    """It was executing when the run was aborted."""
+    """Somebody asked for it: it was cancelled, or executing when the run was aborted."""
 
 
 class Cause(StrEnum):
@@ -65,6 +66,10 @@ class Cause(StrEnum):
 
     ERROR = "error"
     CRASH = "crash"
+    """The worker's process died: an exit, a signal, a segmentation fault."""
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    """The kernel ended the worker for want of memory, or we did at `max_rss`."""
     UNSERIALISABLE = "unserialisable"
     PREEMPTED = "preempted"
     """We ended the worker ourselves. Charged to nobody."""
@@ -92,6 +97,9 @@ class JobInfo:
     key: Key
     attempt: int
     """Number of this attempt, from 1."""
+    history: tuple[Attempt, ...] = ()
+    """The attempts that ended badly, oldest first; their errors are told, not rebuilt
+    (`RemoteError`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +142,11 @@ class Outcome:
         """Whether there is a value."""
         return self.state is JobState.DONE
 
+    @property
+    def stack(self) -> str:
+        """What the worker was doing when it was ended or crashed, as text, or ``""``."""
+        return getattr(self.error, "stack", "")
+
     def result(self) -> Any:
         """Return the value, or raise the error."""
         if self.error is not None:
@@ -156,30 +169,13 @@ class Message:
     master_id: str = ""
 
 
-def exponential(
-    base: float = 0.1, factor: float = 2.0, limit: float = 30.0
-) -> Callable[[int], float]:
-    """Make a backoff: ``base * factor ** (n - 1)`` seconds after the nth bad end, up to `limit`.
-
-    >>> [exponential(0.5)(n) for n in (1, 2, 3)]
-    [0.5, 1.0, 2.0]
-    """
-
-    def delay(bad_ends: int) -> float:
-        try:
-            return min(limit, base * factor ** (bad_ends - 1))
-        except OverflowError:  # a float ends at 2 ** 1024
-            return limit
-
-    return delay
-
-
 @dataclass(frozen=True, slots=True)
 class Retry:
     """How often a job may be executed again, by the cause that ended the last attempt.
 
     Only the job that was being executed is charged; a job that merely waited in a dead worker
-    goes back to the queue as if nothing had happened.
+    goes back to the queue as if nothing had happened. An attempt that we ended ourselves, for
+    another reason than the job's, is charged to nobody.
     """
 
     errors: int = 0
@@ -188,6 +184,10 @@ class Retry:
     """Further attempts after the worker died under the job. When they are spent, the job is
     quarantined. Three deaths in all is also what Dask allows a task
     (``distributed.scheduler.allowed-failures``)."""
+    timeouts: int = 0
+    """Further attempts after one that took longer than `job_timeout`."""
+    memory: int = 1
+    """Further attempts after one that ended for want of memory: beside other jobs it may fit."""
     on: type[Exception] | tuple[type[Exception], ...] = Exception
     """Exceptions worth another attempt."""
     backoff: Callable[[int], float] | None = None
@@ -195,11 +195,34 @@ class Retry:
     `exponential`. The wait blocks no slot. None: no wait."""
 
     def __post_init__(self) -> None:
-        for name in ("errors", "crashes"):
+        for name in ("errors", "crashes", "timeouts", "memory"):
             budget = getattr(self, name)
             if not isinstance(budget, int) or isinstance(budget, bool) or budget < 0:
                 message = f"Retry({name}={budget!r}): a budget is a whole number from 0"
-                raise ValueError(message)
+                raise ConfigurationError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Recycle:
+    """When a worker makes room for a fresh one, between two jobs. None: never for that.
+
+    The replacement is set up before the old worker leaves, so for a moment there are two in the
+    slot. Nothing is charged to any job.
+    """
+
+    jobs: int | None = None
+    """After so many jobs; none is executed beyond them."""
+    rss: int | None = None
+    """When it holds so many bytes of memory."""
+    seconds: float | None = None
+    """At that age, counted from the end of its ``setup``."""
+
+    def __post_init__(self) -> None:
+        for name in ("jobs", "rss", "seconds"):
+            limit = getattr(self, name)
+            if limit is not None and not limit > 0:
+                message = f"Recycle({name}={limit!r}): more than 0, or None for no limit"
+                raise ConfigurationError(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +243,10 @@ class WorkerExit:
     """The job it was executing, if any."""
     detail: str = ""
     """Its last words: the error given to ``crash()``, or the traceback of a failed start."""
+    stderr: str = ""
+    """The last lines it wrote to its standard error."""
+    stack: str = ""
+    """What its threads were doing: at a segmentation fault, or when we were about to end it."""
 
     @property
     def id(self) -> int:
@@ -229,12 +256,32 @@ class WorkerExit:
     def __str__(self) -> str:
         how = f"was ended by {self.signal}" if self.signal else f"exited with code {self.code}"
         job = "" if self.key is None else f" while it executed job {self.key!r}"
-        said = f":\n{self.detail.rstrip()}" if self.detail else ""
+        said = "".join(f":\n{text.rstrip()}" for text in (self.detail, self.stack) if text)
         return f"worker {self.worker_id} in slot {self.slot} {how}{job}{said}"
 
     def as_crash(self) -> WorkerExit:
         """Return the payload of the ``error`` event for this exit."""
         return replace(self, type="worker_crash")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStuck:
+    """The payload of the ``worker_stuck`` event: a job takes longer than `stuck_after`."""
+
+    worker_id: int
+    slot: int
+    key: Key
+    seconds: float
+    """How long the job has been executing."""
+    stack: str
+    """What the worker's threads are doing, or ``""`` if it does not say."""
+
+    def __str__(self) -> str:
+        stack = f":\n{self.stack.rstrip()}" if self.stack else "; its stack could not be taken"
+        return (
+            f"worker {self.worker_id} in slot {self.slot} has been executing job {self.key!r} for "
+            f"{self.seconds:.1f} s{stack}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +339,10 @@ class Report:
     counts: dict[JobState, int] = field(default_factory=dict)
     """Jobs by final state. Their sum is the number of jobs that were accepted."""
     unstarted: int = 0
-    """Jobs left in ``jobs_queue`` by an abort, as far as they are known without reading on."""
+    """Jobs left in ``jobs_queue`` by a run that was stopped, as far as they are known without
+    reading on."""
+    stopped: str = ""
+    """Why the run ended before its jobs did, or ``""``."""
     seconds: float = 0.0
     retries: int = 0
     """Attempts that ended badly and were followed by another one."""
@@ -354,6 +404,8 @@ def _report_lines(report: Report) -> list[str]:
         f"{report.jobs:,} jobs: {states or 'none'}",
         f"{pace}, {workers}, {report.retries} retries",
     ]
+    if report.stopped:
+        lines.append(f"stopped early: {report.stopped}")
     if report.unstarted:
         lines.append(f"{report.unstarted:,} jobs not started: they are back in jobs_queue")
     if report.failures:

@@ -226,4 +226,18 @@ class FunctionWorker(ConductorWorker):
 
     def __init__(self, function: Callable[[Any], Any], **options: Any) -> None:
         super().__init__(**options)
+        if not hasattr(function, "__code__"):
+            function = _in_a_frame(function)
         self.process_job = function  # type: ignore[method-assign,assignment]  # no extra call per job
+
+
+def _in_a_frame(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Give a function that is not written in Python a frame of its own.
+
+    By its frame a job is told from the loop around it when it is interrupted.
+    """
+
+    def call(job: Any) -> Any:
+        return function(job)
+
+    return call

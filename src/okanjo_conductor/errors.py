@@ -11,10 +11,13 @@
     │   └── UnknownCommandError             nobody handles that command
     ├── JobError                            one job ended badly; the run goes on
     │   ├── WorkerCrashError                the worker died while it executed the job
+    │   ├── JobTimeoutError                 it took longer than its time limit
+    │   ├── JobMemoryError                  it took more memory than there was, or than it may
     │   ├── SerialisationError              payload, value or exception could not travel
-    │   ├── JobCancelledError               the run was aborted while the job was executing
+    │   ├── JobCancelledError               it was cancelled, or executing at an abort
     │   └── RemoteError                     stands in for an exception that cannot be rebuilt here
     ├── JobsFailedError                     what Report.raise_for_failures() raises
+    │   └── TooManyFailuresError            the run was stopped: max_failures were reached
     └── InternalError                       ours: please report it
         ├── IllegalEventError               the shell told the core something impossible
         └── ProtocolError                   a peer sent bytes that make no sense
@@ -38,12 +41,15 @@ __all__ = [
     "InternalError",
     "JobCancelledError",
     "JobError",
+    "JobMemoryError",
+    "JobTimeoutError",
     "JobsFailedError",
     "ProtocolError",
     "RemoteError",
     "RemoteTraceback",
     "RequestError",
     "SerialisationError",
+    "TooManyFailuresError",
     "UnknownCommandError",
     "UnknownLookupError",
     "WorkerCrashError",
@@ -148,21 +154,77 @@ class WorkerCrashError(JobError):
         code: its exit code, or None when a signal ended it or nobody could tell.
         signal: the name of the signal that ended it, such as ``"SIGKILL"``, or None.
         detail: what the worker had to say about it, such as the error given to ``crash()``.
+        stderr: the last lines it wrote to its standard error.
+        stack: what its threads were doing, for a segmentation fault and its kin.
     """
 
     def __init__(
-        self, worker_id: int, code: int | None, signal: str | None, detail: str = ""
+        self,
+        worker_id: int,
+        code: int | None,
+        signal: str | None,
+        detail: str = "",
+        stderr: str = "",
+        stack: str = "",
     ) -> None:
-        super().__init__(worker_id, code, signal, detail)
+        super().__init__(worker_id, code, signal, detail, stderr, stack)
         self.worker_id = worker_id
         self.code = code
         self.signal = signal
         self.detail = detail
+        self.stderr = stderr
+        self.stack = stack
 
     def __str__(self) -> str:
         how = describe_exit(self.code, self.signal)
         said = f": {self.detail.rstrip()}" if self.detail else ""
-        return f"worker {self.worker_id} {how} while it executed this job{said}"
+        stderr = _quoted("the last lines of its standard error", self.stderr)
+        stack = _quoted("its stack", self.stack)
+        return f"worker {self.worker_id} {how} while it executed this job{said}{stderr}{stack}"
+
+
+class JobTimeoutError(JobError):
+    """A job took longer than its time limit.
+
+    Raised within the job where `soft_timeout` is set, so that it can clean up.
+
+    Attributes:
+        limit: the limit in seconds.
+        stack: what the worker's threads were doing when it was reached, or ``""``.
+    """
+
+    def __init__(self, limit: float, stack: str = "") -> None:
+        super().__init__(limit, stack)
+        self.limit = limit
+        self.stack = stack
+
+    def __str__(self) -> str:
+        stack = _quoted("its worker was at", self.stack)
+        return f"the job took longer than its limit of {self.limit:g} s{stack}"
+
+
+class JobMemoryError(JobError):
+    """A job took more memory than there was, or than it may.
+
+    Attributes:
+        rss: bytes of memory that the worker held when we ended it, or None if the kernel did.
+        limit: `max_rss`, in bytes, or None.
+        stderr: the last lines the worker wrote to its standard error.
+    """
+
+    def __init__(self, rss: int | None, limit: int | None, stderr: str = "") -> None:
+        super().__init__(rss, limit, stderr)
+        self.rss = rss
+        self.limit = limit
+        self.stderr = stderr
+
+    def __str__(self) -> str:
+        if self.rss is None or self.limit is None:
+            return "the kernel ended the worker for want of memory while it executed this job"
+        held, allowed = self.rss / 2**20, self.limit / 2**20
+        return (
+            f"the worker held {held:,.0f} MiB while it executed this job; max_rss is {allowed:,.0f}"
+        )
 
 
 class SerialisationError(JobError):
@@ -170,7 +232,7 @@ class SerialisationError(JobError):
 
 
 class JobCancelledError(JobError):
-    """The run was aborted while the job was being executed."""
+    """The job was cancelled, or was being executed when the run was aborted."""
 
 
 class RemoteError(JobError):
@@ -216,6 +278,16 @@ class JobsFailedError(ConductorError):
         return f"not every job was done\n{self.report}"
 
 
+class TooManyFailuresError(JobsFailedError):
+    """The run was stopped because more jobs had failed than `max_failures` allows.
+
+    Jobs in execution were finished, the others are back in `jobs_queue`.
+    """
+
+    def __str__(self) -> str:
+        return str(self.report)
+
+
 class InternalError(ConductorError):
     """A fault of okanjo_conductor itself. Please report it."""
 
@@ -233,3 +305,8 @@ def describe_exit(code: int | None, signal: str | None) -> str:
     if signal is not None:
         return f"was ended by {signal}"
     return "ended in a way nobody could observe" if code is None else f"exited with code {code}"
+
+
+def _quoted(title: str, text: str) -> str:
+    lines = text.rstrip().splitlines()
+    return "\n    ".join((f"\n  {title}:", *lines)) if lines else ""

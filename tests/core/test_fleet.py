@@ -14,9 +14,9 @@ def fleet_with(*states, slots=3):
     for slot, state in zip(fleet.slots, states, strict=False):
         worker = fleet.fill(slot)
         if state is WorkerState.READY:
-            fleet.make_ready(worker)
+            fleet.make_ready(worker, 0.0)
         elif state is WorkerState.STOPPING:
-            fleet.stop(worker, 1.0)
+            fleet.stop(worker)
     return fleet
 
 
@@ -49,7 +49,7 @@ def test_the_dead_are_not_found():
 
 def test_only_ready_workers_take_jobs_and_only_starting_ones_will_soon():
     fleet = fleet_with(WorkerState.READY, WorkerState.STARTING, WorkerState.STOPPING)
-    assert [w.id for w in fleet.ready()] == [1]
+    assert [w.id for w in fleet.takers()] == [1]
     assert fleet.starting() == 1
     assert [w.id for w in fleet] == [1, 2, 3]
 
@@ -57,7 +57,7 @@ def test_only_ready_workers_take_jobs_and_only_starting_ones_will_soon():
 def test_a_worker_that_was_asked_to_stop_while_it_started_takes_no_jobs():
     fleet = fleet_with(WorkerState.STOPPING)
     worker = fleet.get(1)
-    fleet.make_ready(worker)
+    fleet.make_ready(worker, 0.0)
     assert worker.was_ready
     assert worker.state is WorkerState.STOPPING
 
@@ -67,9 +67,9 @@ def test_nobody_becomes_ready_twice(state):
     fleet = fleet_with(state)
     worker = fleet.get(1)
     if state is WorkerState.STOPPING:
-        fleet.make_ready(worker)
+        fleet.make_ready(worker, 0.0)
     with pytest.raises(IllegalEventError, match=f"cannot become READY: it is {state.name}"):
-        fleet.make_ready(worker)
+        fleet.make_ready(worker, 0.0)
     assert worker.state is state
 
 

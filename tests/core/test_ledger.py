@@ -167,12 +167,13 @@ def test_a_history_lasts_until_the_job_has_its_outcome():
     ledger.close(job)
 
 
-def test_only_later_attempts_are_numbered():
+def test_only_jobs_with_bad_ends_have_a_history():
     ledger, jobs = filled(queued=3)
-    assert ledger.later_attempts(jobs) == []
-    ledger.note(jobs[1], attempt(1))
-    ledger.note(jobs[1], attempt(2))
-    assert ledger.later_attempts(jobs) == [(1, 3)]
+    assert ledger.histories_of(jobs) == {}
+    first, second = attempt(1), attempt(2)
+    ledger.note(jobs[1], first)
+    ledger.note(jobs[1], second)
+    assert ledger.histories_of(jobs) == {1: (first, second)}
 
 
 def test_jobs_that_are_done_hand_over_the_histories_there_were():

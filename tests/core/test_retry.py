@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from okanjo_conductor._backoff import exponential
 from okanjo_conductor._core.retry import delay, final_state
-from okanjo_conductor._types import Attempt, Cause, JobState, Retry, exponential
+from okanjo_conductor._types import Attempt, Cause, JobState, Retry
 
 E, C, U = Cause.ERROR, Cause.CRASH, Cause.UNSERIALISABLE
 

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
+import locale
+import logging
 import mmap
 import multiprocessing
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any
 
 from faults.moments import is_first, note, touch, wait_for_file, wait_until
-from okanjo_conductor import Conductor, ConductorWorker
-from okanjo_conductor._io import assignment
+from okanjo_conductor import Conductor, ConductorWorker, current_job
+from okanjo_conductor._io import assignment, leaving
+from okanjo_conductor.errors import JobTimeoutError
 
 MIB = 1 << 20
+_kept: list[ProcessPoolExecutor] = []
 
 
 def perform(job: tuple[Any, ...]) -> Any:
@@ -124,7 +132,15 @@ def be_busy(running: str, how: str) -> None:
     """Say that this runs, and never end."""
     if how == "ignores SIGTERM":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if how == "closed the low descriptors":
+        os.closerange(3, 101)
+    if how == "has a family":
+        start_a_family(f"{running}.{os.getpid()}")
+    if how == "has a conductor in a program":
+        start_a_program_with_workers(f"{running}.{os.getpid()}")
     note(running, os.getpid())
+    if how == "is stopped":
+        os.kill(os.getpid(), signal.SIGSTOP)
     if how == "C code":
         re.match(r"(a+)+$", "a" * 64 + "b")  # holds the GIL for longer than the sun shines
     while True:
@@ -182,9 +198,142 @@ def call_a_program() -> str:
     return subprocess.run(program, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def use_a_pool() -> list[int]:
-    with multiprocessing.get_context("fork").Pool(2) as pool:
+def use_a_pool(method: str) -> list[int]:
+    with multiprocessing.get_context(method).Pool(2) as pool:
         return pool.map(double, range(10))
+
+
+def use_an_executor(method: str) -> list[int]:
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(2, context) as executor:
+        return list(executor.map(double, range(10)))
+
+
+def leave_an_executor() -> list[int]:
+    """Use one and never shut it down."""
+    _kept.append(ProcessPoolExecutor(2))
+    return list(_kept[0].map(double, range(10)))
+
+
+def leave_a_process(patience: float) -> str:
+    """Leave a process that the exit handlers will wait for."""
+    leaving._PATIENCE = patience
+    multiprocessing.get_context("fork").Process(target=signal.pause).start()
+    return "left"
+
+
+def change_everything() -> str:
+    """Change what a process has but one of."""
+    os.umask(0o777)
+    locale.setlocale(locale.LC_ALL, "C")
+    socket.setdefaulttimeout(0.001)
+    sys.setrecursionlimit(200)
+    os.environ.clear()
+    sys.path.clear()
+    logging.getLogger().handlers.clear()
+    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    return "changed"
+
+
+def fork_into_our_code(how: str) -> Any:
+    """Fork, and let the child do in our code what it likes; return how it ended."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if how == "raises":
+        message = "raised in the child"
+        raise ValueError(message)
+    if how == "leaves":
+        sys.exit(7)
+    if how == "logs":
+        logging.getLogger("child").warning("logged in the child")
+        os._exit(7)
+    return {"returns": "little", "returns much": bytes(MIB), "returns a lock": threading.Lock()}[
+        how
+    ]
+
+
+def start_a_family(pids: str) -> list[int]:
+    """Start a program that starts another, and leave both running."""
+    text = f"sleep 3600 & echo $! $$ > {pids}.new; mv {pids}.new {pids}; wait"
+    subprocess.Popen(["sh", "-c", text])
+    wait_for_file(pids)
+    return family(pids)
+
+
+def family(pids: str) -> list[int]:
+    return [int(pid) for pid in Path(pids).read_text().split()]
+
+
+def start_a_family_and_end(pids: str, how: str) -> list[int]:
+    if Path(pids).exists():
+        return family(pids)
+    start_a_family(pids)
+    die(how)
+    return []
+
+
+def start_a_family_and_orphan_it(pids: str) -> list[int]:
+    """End the template first, then this process."""
+    if Path(pids).exists():
+        return family(pids)
+    start_a_family(pids)
+    end_template(f"{pids}.template")
+    die("SIGKILL")
+    return []
+
+
+def start_a_program_with_workers(running: str) -> None:
+    """Start a program with a conductor and return when its worker is in a job."""
+    text = (
+        "from faults import jobs; from okanjo_conductor import Conductor; "
+        f"batch = [('be_busy', {running!r}, 'C code')]; "
+        "Conductor(jobs.perform, jobs_queue=batch, worker_limit=1).run()"
+    )
+    subprocess.Popen([sys.executable, "-c", text])
+    wait_for_file(running)
+
+
+def leave_shared_memory() -> str:
+    memory = shared_memory.SharedMemory(create=True, size=100)
+    memory.close()
+    return memory.name
+
+
+def start_a_session() -> int:
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    return subprocess.Popen(["sleep", "3600"], start_new_session=True, **streams).pid
+
+
+def size_of(payload: bytes) -> int:
+    return len(payload)
+
+
+def fill(path: str, limit: int) -> None:
+    """Write more to a file than this process may."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    with Path(path).open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1024))
+
+
+def limit_memory(room: int) -> None:
+    """Let this process get so many bytes more than it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + room
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+
+
+def take_memory(size: int) -> int:
+    return len(bytes(size))
+
+
+def give_without_limits(size: int) -> bytes:
+    limits = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    resource.setrlimit(resource.RLIMIT_AS, limits)
+    return bytes(size)
 
 
 def run_a_conductor() -> None:
@@ -316,9 +465,92 @@ class Reporter(ConductorWorker):
         return perform(job)
 
 
+class Cramped(ConductorWorker):
+    """Has little memory."""
+
+    def setup(self) -> None:
+        limit_memory(64 * MIB)
+
+    def process_job(self, job: Any) -> Any:
+        return perform(job)
+
+
 def slow_import(path: str) -> None:
     """What a module under test does while it is imported."""
     note(path, os.getpid())
     Path(path).stat()
     while True:
         time.sleep(3600)
+
+
+# Limits
+
+
+def clean_up_when_interrupted(running: str) -> str:
+    """Wait for long; when that is cut short, tidy up and give a value."""
+    note(running, os.getpid())
+    try:
+        time.sleep(3600)
+    except JobTimeoutError:
+        return "tidied up"
+    return "slept"
+
+
+def sleep_in_c(running: str) -> None:
+    """Keep the GIL, and look at no signal."""
+    note(running, os.getpid())
+    sum(itertools.repeat(1))
+
+
+def start_a_child_and_wait(path: str) -> None:
+    child = subprocess.Popen(["sleep", "3600"])
+    note(path, child.pid)
+    time.sleep(3600)
+
+
+def hold(mebibytes: int, path: str) -> None:
+    held = [os.urandom(MIB) for _ in range(mebibytes)]
+    note(path, len(held))
+    time.sleep(3600)
+
+
+def attempt_and_history() -> tuple[int, list[tuple[str, str]]]:
+    job = current_job()
+    assert job is not None
+    if job.attempt < 3:
+        message = f"attempt {job.attempt}"
+        raise ValueError(message)
+    return job.attempt, [(end.cause, str(end.error)) for end in job.history]
+
+
+class Sleeper:
+    """A callable that is no function."""
+
+    def __call__(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+_grown: list[bytes] = []
+
+
+def grow(mebibytes: int) -> None:
+    _grown.extend(os.urandom(MIB) for _ in range(mebibytes))
+
+
+def nap(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def make_and_wait(path: str, *paths: str) -> str:
+    touch(path)
+    return wait_for_all(*paths)
+
+
+def note_and_wait(running: str, go: str) -> None:
+    note(running, os.getpid())
+    wait_for_file(go)
+
+
+def say_and_die(how: str) -> None:
+    print("I am about\nto die", file=sys.stderr)
+    die(how)

@@ -222,7 +222,10 @@ def test_an_interrupt_ends_the_run_and_everybody(is_group, how, tmp_path):
     )
     try:
         wait_for_lines(running, 2)
-        (os.killpg if is_group else os.kill)(script.pid, signal.SIGINT)
+        interrupt = os.killpg if is_group else os.kill
+        interrupt(script.pid, signal.SIGINT)
+        assert "finishing the jobs in execution" in script.stderr.readline()
+        interrupt(script.pid, signal.SIGINT)
         _, said = script.communicate(timeout=DEADLINE)
     except BaseException:
         kill(script.pid)

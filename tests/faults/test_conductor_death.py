@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,17 @@ from okanjo_conductor.testing.fixtures import processes_of_this_test
 
 _SECONDS = 2.0
 """Within which everybody is gone. The kernel does it at once."""
+
+_SHARED = Path("/dev/shm")
+BUSINESS = [
+    "sleeps",
+    "ignores SIGTERM",
+    "C code",
+    "is stopped",
+    "has a family",
+    "has a conductor in a program",
+    "closed the low descriptors",
+]
 
 BUSY = """
     from faults import jobs
@@ -49,8 +61,11 @@ def kill_when_busy(script, running, count) -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-@pytest.mark.parametrize("how", ["sleeps", "ignores SIGTERM", "C code"])
-def test_nobody_outlives_a_killed_conductor(how, method, tmp_path):
+@pytest.mark.parametrize("how", BUSINESS)
+def test_nobody_and_nothing_outlives_a_killed_conductor(how, method, tmp_path, monkeypatch):
+    shared, temporary = set(_SHARED.iterdir()), tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     running = tmp_path / "running"
     text = BUSY.format(running=str(running), how=how, method=method)
     script = start_script(tmp_path, f"{text}\n    conductor.run()")
@@ -58,6 +73,8 @@ def test_nobody_outlives_a_killed_conductor(how, method, tmp_path):
     kill_when_busy(script, running, 2)
 
     wait_until(lambda: not processes_of_this_test(), "everybody is gone", _SECONDS)
+    assert list(temporary.iterdir()) == []
+    assert not [path for path in set(_SHARED.iterdir()) - shared if "okanjo" in path.name]
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

@@ -38,7 +38,9 @@ def messages_with(values: st.SearchStrategy[Encoded]) -> dict[type, st.SearchStr
     """Give a strategy for every type of message, with such values."""
     errors = st.none() | short_bytes
     callbacks = st.none() | texts
-    attempts = st.lists(st.tuples(numbers, numbers), max_size=3)
+    bad_end = st.tuples(numbers, texts, texts, texts, numbers, st.none() | st.floats(0, 1e9))
+    history = st.lists(bad_end, max_size=2)
+    histories = st.lists(st.tuples(numbers, history), max_size=3)
     wires = st.lists(atoms | short_bytes, max_size=5)
     return {
         m.Ready: st.builds(m.Ready),
@@ -56,8 +58,8 @@ def messages_with(values: st.SearchStrategy[Encoded]) -> dict[type, st.SearchStr
         m.Log: st.builds(m.Log, values),
         m.LastWords: st.builds(m.LastWords, texts),
         m.Bye: st.builds(m.Bye),
-        m.Jobs: st.builds(m.Jobs, numbers, wires, short_bytes, attempts),
-        m.LargeJob: st.builds(m.LargeJob, numbers, short_bytes, numbers, values),
+        m.Jobs: st.builds(m.Jobs, numbers, wires, short_bytes, histories),
+        m.LargeJob: st.builds(m.LargeJob, numbers, short_bytes, history, values),
         m.Define: st.builds(m.Define, texts, short_bytes),
         m.Post: st.builds(m.Post, texts, callbacks, errors, values),
         m.Answer: st.builds(m.Answer, numbers, errors, values),
@@ -71,7 +73,7 @@ _large_values = st.builds(Encoded, noise(0, 100_000), st.lists(noise(0, 100_000)
 by_type = messages_with(_small_values)
 small_messages = st.one_of(*by_type.values())
 large_messages = st.one_of(
-    st.builds(m.LargeJob, numbers, short_bytes, numbers, _large_values),
+    st.builds(m.LargeJob, numbers, short_bytes, st.just([]), _large_values),
     st.builds(m.LargeOutcome, numbers, numbers, st.booleans(), _large_values),
     st.builds(m.Define, texts, noise(50_000, 150_000)),  # large without a buffer
 )

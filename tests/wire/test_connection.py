@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from okanjo_conductor._wire.codec import Encoded
+from okanjo_conductor._wire import frames
+from okanjo_conductor._wire.codec import Encoded, decode
 from okanjo_conductor._wire.connection import Connection
 from okanjo_conductor._wire.messages import Bell, Define, LargeJob
+from okanjo_conductor.errors import ProtocolError
 
 from .streams import (
     large_messages,
@@ -92,6 +94,41 @@ def test_large_buffers_arrive_in_memory_of_their_own():
     batch = [(0, LargeJob(1, b"", 1, Encoded(b"pickle", [b"a" * 70_000, b"", b"b" * 80_000])))]
     [(_, job)] = receive(Connection(), stream_with(batch), [])
     assert [type(buffer) for buffer in job.value.buffers] == [bytearray] * 3
+
+
+def refuse_memory(monkeypatch, limit: int) -> None:
+    """Let readers get no piece of memory beyond a size."""
+
+    def make(content):
+        if isinstance(content, int) and content > limit:
+            raise MemoryError
+        return bytearray(content)
+
+    monkeypatch.setattr(frames, "bytearray", make, raising=False)
+
+
+@pytest.mark.parametrize("size", [1, 1000, 65_535, 1 << 20])
+def test_a_value_for_which_there_is_no_memory_is_all_that_is_lost(size, monkeypatch):
+    large = LargeJob(2, b"key", 1, Encoded(b"pickle", [b"a" * 70_000, b"", b"b" * 800_000]))
+    small = LargeJob(3, b"key", 1, Encoded(b"x" * 70_000, []))
+    stream = stream_with([(1, Bell()), (2, large), (3, small), (4, Bell())])
+    with monkeypatch.context() as patch:
+        refuse_memory(patch, 100_000)
+        received = receive(Connection(), stream, [size])
+
+    assert [received[0], *received[2:]] == [(1, Bell()), (3, small), (4, Bell())]
+    outcomes, lost = received[1]
+    assert (outcomes, lost[:3]) == (2, large[:3])
+    with pytest.raises(MemoryError, match="its 870006 bytes do not fit into the memory"):
+        decode(lost.value)
+
+
+def test_a_body_for_which_there_is_no_memory_is_refused(monkeypatch):
+    stream = stream_with([(0, Define("name", b"x" * 200_000))])
+    reader = Connection()
+    refuse_memory(monkeypatch, 100_000)
+    with pytest.raises(ProtocolError, match="no memory"):
+        receive(reader, stream, [])
 
 
 def test_one_write_never_gets_more_segments_than_the_kernel_takes():

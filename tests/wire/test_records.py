@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import struct
 
 import pytest
 from hypothesis import example, given, settings
@@ -160,5 +161,21 @@ def test_a_log_that_ends_within_a_pickle_is_refused(batch, blob):
     ids=repr,
 )
 def test_what_is_no_log_is_refused(chunk):
-    with pytest.raises(ProtocolError, match=f"{len(chunk)} bytes in a result pipe"):
+    with pytest.raises(ProtocolError, match=f"{len(chunk)} bytes in an outcome log"):
         records.unpack(chunk)
+
+
+@given(st.integers(-(1 << 63), (1 << 63) - 1), counters, counters)
+def test_an_integer_is_put_down_in_one_go(value, ordinal, nanoseconds):
+    log = memoryview(bytearray(100))
+    records.put_int(log, 7, ordinal, nanoseconds, value)
+    assert bytes(log[:7]) == bytes(7)
+    assert not any(log[7 + records.INT_SIZE :])
+    record = log[7 : 7 + records.INT_SIZE]
+    assert records.unpack(record) == ([ordinal], [nanoseconds], [value])
+
+
+@pytest.mark.parametrize("value", [1 << 63, -(1 << 63) - 1])
+def test_an_integer_of_more_bits_is_refused(value):
+    with pytest.raises(struct.error):
+        records.put_int(memoryview(bytearray(100)), 0, 1, 1, value)

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from okanjo_conductor._core.jobs import Job
-    from okanjo_conductor._types import Ordinal, Slot, StatsReport, WorkerExit, WorkerId
+    from okanjo_conductor._types import (
+        Attempt,
+        Key,
+        Ordinal,
+        Slot,
+        StatsReport,
+        WorkerExit,
+        WorkerId,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +40,8 @@ class HandOut:
     worker_id: WorkerId
     first: Ordinal
     jobs: list[Job]
-    attempts: list[tuple[int, int]]
-    """Index and attempt number of those that are not at their first attempt."""
+    histories: dict[int, tuple[Attempt, ...]]
+    """By index, the bad ends of those jobs that have any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +58,33 @@ class StopWorker:
     """Ask a worker to finish the job at hand and leave."""
 
     worker_id: WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DumpStack:
+    """Have a worker write down what its threads are doing. Comes back with `WorkerExited`."""
+
+    worker_id: WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterruptJob:
+    """Raise `JobTimeoutError` in this job, if that is possible."""
+
+    worker_id: WorkerId
+    ordinal: Ordinal
+    limit: float
+    """The time limit in seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportStuck:
+    """Tell listeners that a job takes long, with the worker's stack."""
+
+    worker_id: WorkerId
+    slot: Slot
+    key: Key
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +127,10 @@ class EndRun:
     """All is over and no worker is left. The last command."""
 
     error: Exception | None
+    stopped: str = ""
+    """Why the run ended before its jobs did, or ``""``."""
+    is_over_budget: bool = False
+    """It was stopped because too many jobs had failed."""
 
 
 Command: TypeAlias = (
@@ -100,6 +139,9 @@ Command: TypeAlias = (
     | HandOut
     | RecallJobs
     | StopWorker
+    | DumpStack
+    | InterruptJob
+    | ReportStuck
     | TerminateWorker
     | KillWorker
     | ReturnJobs

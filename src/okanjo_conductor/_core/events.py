@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from okanjo_conductor._core.jobs import Job
-    from okanjo_conductor._types import Cause, Ordinal, WorkerId
+    from okanjo_conductor._types import Cause, JobId, Ordinal, WorkerId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +113,33 @@ class WorkerExited:
     claimed: Ordinal | None
     """The last ordinal it had started, or None if it had started none."""
     detail: str = ""
+    stderr: str = ""
+    """The last lines of its standard error."""
+    stack: str = ""
+    """What it wrote about its threads, at a fatal signal or when it was asked to."""
+    is_oom: bool = False
+    """The kernel has ended a process for want of memory, and this one by SIGKILL."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSeen:
+    """A worker was seen executing this ordinal for some time."""
+
+    worker_id: WorkerId
+    ordinal: Ordinal
+    since: float
+    """When it was seen first, at or after its start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryMeasured:
+    """How much memory a worker holds."""
+
+    worker_id: WorkerId
+    rss: int
+    """Bytes."""
+    claimed: Ordinal | None
+    """The last ordinal it had started when that was measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,8 +152,33 @@ class StatsReported:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequested:
+    """This job is not wanted any more. Ignored if it has its outcome."""
+
+    job_id: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResizeRequested:
+    """There may be so many workers from now on."""
+
+    slots: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainRequested:
+    """Finish what is being executed, start nothing more, give back the rest."""
+
+    seconds: float | None = None
+    """After them, what is still being executed is ended as by an abort; None: never."""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AbortRequested:
     """Stop now: hand out nothing, give back what was not started."""
+
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +200,12 @@ Event: TypeAlias = (
     | JobsDeclined
     | JobsRecalled
     | WorkerExited
+    | JobSeen
+    | MemoryMeasured
     | StatsReported
+    | CancelRequested
+    | ResizeRequested
+    | DrainRequested
     | AbortRequested
     | TimePassed
 )

@@ -7,17 +7,23 @@ legal step and `_move` is the only code that takes one::
                         │                       │
                         └──────── stop ─────────┴──► STOPPING ──► (exit)
 
-A worker that does not leave is terminated after its grace, then killed. A slot whose workers die
-`MAX_FAILED_STARTS` times running before they are ready closes the run: starting a fourth would
-only hide the cause.
+A worker that is to end has *steps* before it: a signal each, at a time each, the next one harsher
+than the last. A worker is *doomed* when we are about to end it for what its job does; the job is
+named, so that its death is blamed on that job and on no other.
+
+A slot whose workers die `MAX_FAILED_STARTS` times running before they are ready closes the run:
+starting a fourth would only hide the cause. A slot has a second worker, a *successor*, while the
+first is being recycled: it is set up before the other one leaves.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from okanjo_conductor._core.endings import Doom, Signal, Watch
 from okanjo_conductor._core.prefetch import MAX_BATCH, BatchSizer
 from okanjo_conductor._types import Ordinal, Slot, WorkerId
 from okanjo_conductor.errors import IllegalEventError
@@ -31,6 +37,10 @@ MAX_IDLE_DEATHS = 10
 killed from outside at any time; finite, because a worker that dies of being ready never ends."""
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 5.0
+_FREE_CRASHES = 3
+"""Deaths in a row under jobs before a slot pauses: the third is what quarantines a job."""
+_LONGEST_CRASH_DELAY = 1.0
+"""Shorter: each such death brings a job nearer to its end."""
 
 
 class WorkerState(Enum):
@@ -56,17 +66,44 @@ class Worker:
     slot: SlotState
     sizer: BatchSizer = field(default_factory=BatchSizer)
     state: WorkerState = WorkerState.STARTING
-    was_ready: bool = False
+    ready_at: float | None = None
+    """When it was set up; None: it is not."""
+    executed: int = 0
+    """How many jobs it has executed to an end."""
+    rss: int = 0
+    """Bytes of memory it held when that was measured last."""
     next_ordinal: int = 1
     is_recalled: bool = False
     """A recall is under way: its answer has not come yet."""
     kept: int = 0
     """The last ordinal that a recall has decided on: what it left with the worker is executed,
     in a race or finished already, so asking again would change nothing."""
-    deadline: float | None = None
-    """When to send the next harsher signal; None: never."""
+    watch: Watch | None = None
+    doom: Doom | None = None
+    steps: deque[tuple[float, Signal]] = field(default_factory=deque)
+    """When to do what to it, in order; empty: nothing."""
     was_terminated: bool = False
-    """We sent SIGTERM, so its death is our doing."""
+    """We sent SIGTERM or SIGKILL, so its death is our doing."""
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether it was set up."""
+        return self.ready_at is not None
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether it may be handed jobs."""
+        return self.state is WorkerState.READY and self.doom is None and not self.was_terminated
+
+    def deadlines(self) -> Iterator[float]:
+        """Yield the times at which something is due."""
+        if self.steps:
+            yield self.steps[0][0]
+        if (watch := self.watch) is not None:
+            if watch.expires_at is not None and not (self.doom or self.was_terminated):
+                yield watch.expires_at
+            if watch.stuck_at is not None:
+                yield watch.stuck_at
 
     def take_ordinals(self, count: int) -> Ordinal:
         """Use up so many ordinals; return the first."""
@@ -79,19 +116,40 @@ class Worker:
         self.is_recalled = False
         self.kept = self.next_ordinal - 1
 
+    def note_outcome(self, first_held: Ordinal | None) -> bool:
+        """Take note that the jobs before this one have ended: they are not watched any more.
+
+        Returns:
+            Whether that saved the worker, which was to be ended for one of them.
+        """
+        if self.watch is not None and _is_over(self.watch.ordinal, first_held):
+            self.watch = None
+        if self.doom is None or self.was_terminated or not _is_over(self.doom.ordinal, first_held):
+            return False
+        self.doom = None
+        self.steps.clear()
+        return True
+
+
+def _is_over(ordinal: Ordinal, first_held: Ordinal | None) -> bool:
+    return first_held is None or first_held > ordinal
+
 
 @dataclass(slots=True, eq=False)
 class SlotState:
-    """A place for one worker at a time."""
+    """A place for one worker at a time, and for a second one while the first is recycled."""
 
     number: Slot
     worker: Worker | None = None
+    successor: Worker | None = None
     failed_starts: int = 0
     """In a row: workers that died before they were ready."""
     idle_deaths: int = 0
     """In a row: workers that died ready, without having executed anything."""
+    crashes: int = 0
+    """In a row: workers that died under a job, no other job having ended in between."""
     not_before: float = 0.0
-    """No worker is started earlier: the delay after a failed start grows."""
+    """No worker is started earlier: the delay after a death without work grows."""
 
     @property
     def is_failing(self) -> bool:
@@ -109,10 +167,21 @@ class SlotState:
         if deaths > 1:
             self.not_before = now + min(_FIRST_DELAY * 2 ** (deaths - 2), _LONGEST_DELAY)
 
-    def note_work(self) -> None:
-        """Take note that a worker of this slot executed a job."""
+    def note_crash(self, now: float) -> None:
+        """Take note that a worker died under a job."""
         self.failed_starts = self.idle_deaths = 0
-        self.not_before = 0.0
+        self.crashes += 1
+        extra = self.crashes - _FREE_CRASHES
+        if extra > 0:
+            delay = min(_FIRST_DELAY * 2 ** (min(extra, 32) - 1), _LONGEST_CRASH_DELAY)
+            self.not_before = now + delay
+
+    def note_work(self) -> None:
+        """Take note that a job has ended and left its worker alive."""
+        if self.successor is None:
+            self.failed_starts = self.idle_deaths = 0
+            self.not_before = 0.0
+        self.crashes = 0
 
 
 class Fleet:
@@ -142,36 +211,59 @@ class Fleet:
             raise IllegalEventError(message)
         return worker
 
-    def ready(self) -> list[Worker]:
+    def takers(self) -> list[Worker]:
         """Return the workers that take jobs."""
-        return [w for w in self._workers.values() if w.state is WorkerState.READY]
+        return [w for w in self._workers.values() if w.takes_jobs]
 
     def starting(self) -> int:
         """Count the workers that will soon take jobs."""
         return sum(w.state is WorkerState.STARTING for w in self._workers.values())
 
     def fill(self, slot: SlotState) -> Worker:
-        """Put a new worker into an empty slot."""
+        """Put a new worker into an empty slot, or beside the one that is to leave."""
         self._started += 1
         worker = Worker(WorkerId(self._started), slot, BatchSizer(self._largest_batch))
-        slot.worker = self._workers[worker.id] = worker
+        self._workers[worker.id] = worker
+        if slot.worker is None:
+            slot.worker = worker
+        else:
+            slot.successor = worker
         return worker
 
-    def make_ready(self, worker: Worker) -> None:
-        """Let a worker take jobs, unless it was asked to stop while it started."""
+    def make_ready(self, worker: Worker, now: float) -> Worker | None:
+        """Let a worker take jobs, unless it was asked to stop while it started.
+
+        Returns:
+            The worker whose place it takes, if there is one.
+        """
         if worker.was_ready or worker.state is not WorkerState.STOPPING:
             self._move(worker, WorkerState.READY)
-        worker.was_ready = True
+        worker.ready_at = now
+        slot = worker.slot
+        if slot.successor is not worker:
+            return None
+        old, slot.worker, slot.successor = slot.worker, worker, None
+        return old
 
-    def stop(self, worker: Worker, deadline: float | None) -> None:
-        """Let a worker take no more jobs; send it a signal at `deadline`."""
+    def stop(self, worker: Worker) -> None:
+        """Let a worker take no more jobs."""
         self._move(worker, WorkerState.STOPPING)
-        worker.deadline = deadline
 
     def bury(self, worker: Worker) -> None:
-        """Empty a worker's slot."""
+        """Take a worker out of its slot."""
         del self._workers[worker.id]
-        worker.slot.worker = None
+        slot = worker.slot
+        if slot.successor is worker:
+            slot.successor = None
+        elif slot.worker is worker:
+            slot.worker, slot.successor = slot.successor, None
+
+    def resize(self, slots: int) -> list[Worker]:
+        """Add slots, or take the last ones away; return the workers that were in those."""
+        surplus = self.slots[slots:]
+        del self.slots[slots:]
+        self.slots += [SlotState(Slot(number)) for number in range(len(self.slots), slots)]
+        return [w for slot in surplus for w in (slot.worker, slot.successor) if w is not None]
 
     @staticmethod
     def _move(worker: Worker, state: WorkerState) -> None:

@@ -18,3 +18,5 @@ class Job:
     payload: Any
     wire: Any
     """The payload, ready to travel: made once, sent again with each hand-out."""
+    timeout: float | None = None
+    """Seconds that an attempt may take; None: no limit."""

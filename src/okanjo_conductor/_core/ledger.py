@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from okanjo_conductor.errors import IllegalEventError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from okanjo_conductor._core.jobs import Job
-    from okanjo_conductor._types import Attempt, JobId, Ordinal, WorkerId
+    from okanjo_conductor._types import Attempt, JobId, Key, Ordinal, WorkerId
 
 
 class Ledger:
@@ -78,6 +79,10 @@ class Ledger:
     def last_held(self, worker_id: WorkerId) -> Ordinal:
         """The newest ordinal of a worker that holds something."""
         return next(reversed(self._held[worker_id]))
+
+    def peek(self, worker_id: WorkerId, ordinal: Ordinal) -> Job | None:
+        """Find the job that a worker holds under an ordinal."""
+        return self._held[worker_id].get(ordinal)
 
     def hand_out(self, worker_id: WorkerId, first: Ordinal, count: int) -> list[Job]:
         """Move the first `count` queued jobs to a worker, as ordinals from `first`."""
@@ -137,6 +142,31 @@ class Ledger:
             due.append(heapq.heappop(self._delayed)[2])
         self._queue.extendleft(reversed(due))
 
+    def holder_of(self, job_id: JobId) -> tuple[WorkerId, Ordinal] | None:
+        """Find the worker that holds a job, and under which ordinal. Slow: looks at all."""
+        for worker_id, held in self._held.items():
+            for ordinal, job in held.items():
+                if job.id == job_id:
+                    return worker_id, ordinal
+        return None
+
+    def pull(self, job_ids: Collection[JobId]) -> list[Job]:
+        """Take those of these jobs that no worker holds out of the ledger. Slow: looks at all."""
+        waiting = [*self._queue, *(job for _, _, job in self._delayed)]
+        pulled = [job for job in waiting if job.id in job_ids]
+        if pulled:
+            self._queue = deque(job for job in self._queue if job.id not in job_ids)
+            self._delayed = [entry for entry in self._delayed if entry[1] not in job_ids]
+            heapq.heapify(self._delayed)
+        return pulled
+
+    def find(self, key: Key) -> JobId | None:
+        """Find an unfinished job by its key. Slow: looks at all."""
+        held = (job for jobs in self._held.values() for job in jobs.values())
+        delayed = (job for _, _, job in self._delayed)
+        found = (job.id for job in chain(self._queue, delayed, held) if job.key == key)
+        return next(found, None)
+
     def withdraw(self) -> list[Job]:
         """Take every job that no worker holds out of the ledger, oldest first."""
         jobs = [*self._queue, *(job for _, _, job in self._delayed)]
@@ -160,12 +190,12 @@ class Ledger:
         """Forget the history of a job that has its outcome."""
         self._histories.pop(job.id, None)
 
-    def later_attempts(self, jobs: list[Job]) -> list[tuple[int, int]]:
-        """Index and attempt number of those jobs that are not at their first attempt."""
+    def histories_of(self, jobs: list[Job]) -> dict[int, tuple[Attempt, ...]]:
+        """By index, the bad ends of those jobs that have any."""
         if not self._histories:
-            return []
-        numbers = ((i, self.attempts_of(job) + 1) for i, job in enumerate(jobs))
-        return [(i, number) for i, number in numbers if number > 1]
+            return {}
+        found = ((i, self._histories.get(job.id)) for i, job in enumerate(jobs))
+        return {i: tuple(history) for i, history in found if history}
 
     def close_all(self, jobs: list[Job]) -> dict[JobId, tuple[Attempt, ...]]:
         """Forget the histories of jobs that are done; return those there were."""

@@ -17,14 +17,26 @@ def final_state(retry: Retry, history: Sequence[Attempt]) -> JobState | None:
         The state it ends in, or None if it may be executed again.
     """
     last = history[-1]
+    if last.cause is Cause.PREEMPTED:
+        return None
     spent = sum(attempt.cause is last.cause for attempt in history)
-    if last.cause is Cause.CRASH:
-        return JobState.QUARANTINED if spent > retry.crashes else None
-    if last.cause is Cause.ERROR and isinstance(last.error, retry.on):
-        return JobState.FAILED if spent > retry.errors else None
-    return JobState.FAILED
+    if spent <= _budget(retry, last):
+        return None
+    return JobState.QUARANTINED if last.cause is Cause.CRASH else JobState.FAILED
+
+
+def _budget(retry: Retry, attempt: Attempt) -> int:
+    if attempt.cause is Cause.ERROR:
+        return retry.errors if isinstance(attempt.error, retry.on) else 0
+    budgets = {
+        Cause.CRASH: retry.crashes,
+        Cause.TIMEOUT: retry.timeouts,
+        Cause.MEMORY: retry.memory,
+    }
+    return budgets.get(attempt.cause, 0)
 
 
 def delay(retry: Retry, history: Sequence[Attempt]) -> float:
     """Seconds until a job with these bad ends may be executed again."""
-    return retry.backoff(len(history)) if retry.backoff else 0.0
+    bad_ends = sum(attempt.cause is not Cause.PREEMPTED for attempt in history)
+    return retry.backoff(bad_ends) if retry.backoff and bad_ends else 0.0

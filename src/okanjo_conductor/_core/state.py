@@ -10,13 +10,16 @@ Rules of this file:
 
 The run goes through `Phase`s in one direction only::
 
-    NEW ──► RUNNING ──► ENDING ──► OVER
-               │                     ▲
-               └──────► ABORTING ────┘
+    NEW ──► RUNNING ──► ENDING ────────────────────► OVER
+               │           │                          ▲
+               ├───────────┼──► DRAINING ─────────────┤
+               │           │       │                  │
+               └───────────┴───────┴──► ABORTING ─────┘
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from enum import IntEnum, auto
 from typing import TYPE_CHECKING, Any, Final
@@ -24,24 +27,26 @@ from typing import TYPE_CHECKING, Any, Final
 from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core import records as rec
+from okanjo_conductor._core.endings import Doom, Signal, Watch, error_of, steps_for
 from okanjo_conductor._core.fleet import Fleet, Worker, WorkerState
 from okanjo_conductor._core.ledger import Ledger
+from okanjo_conductor._core.policy import FailureBudget, Policy
 from okanjo_conductor._core.prefetch import MAX_BATCH
 from okanjo_conductor._core.retry import delay, final_state
 from okanjo_conductor._core.stats import StatsBook
-from okanjo_conductor._types import Attempt, Cause, JobState, Ordinal, Retry, WorkerExit
+from okanjo_conductor._types import Attempt, Cause, JobState, Ordinal, Recycle, WorkerExit
 from okanjo_conductor.errors import (
     IllegalEventError,
     JobCancelledError,
-    WorkerCrashError,
     WorkerStartError,
     describe_exit,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from okanjo_conductor._core.jobs import Job
+    from okanjo_conductor._types import JobId, Key
 
 LEAVE_GRACE = 30.0
 """Seconds that a worker may take for its teardown when the run is over."""
@@ -56,6 +61,8 @@ class Phase(IntEnum):
     RUNNING = auto()
     ENDING = auto()
     """Every job is finished; workers are leaving."""
+    DRAINING = auto()
+    """Jobs in execution are finished, the others given back."""
     ABORTING = auto()
     OVER = auto()
 
@@ -69,7 +76,7 @@ class Intake(IntEnum):
     DRY = auto()
     """It had nothing more, and the core has not asked again since."""
     CLOSED = auto()
-    """It broke, or the run is being aborted."""
+    """It broke, or the run is being stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +92,12 @@ class ConductorState:
 
     Args:
         slots: how many workers at most.
-        retry: budgets of further attempts.
-        grace: seconds between asking a worker to stop in an abort, SIGTERM and SIGKILL.
+        policy: what the user has laid down.
         largest_batch: how many jobs to hand out together at most.
     """
 
-    def __init__(
-        self, *, slots: int, retry: Retry, grace: float, largest_batch: int = MAX_BATCH
-    ) -> None:
-        self._retry: Final = retry
-        self._grace: Final = grace
+    def __init__(self, *, slots: int, policy: Policy, largest_batch: int = MAX_BATCH) -> None:
+        self._policy: Final = policy
         self._ledger = Ledger()
         self._fleet = Fleet(slots, largest_batch)
         self._stats = StatsBook()
@@ -102,6 +105,14 @@ class ConductorState:
         self._intake = Intake.OPEN
         self._is_delivery_paused = False
         self._error: Exception | None = None
+        self._failures = FailureBudget(policy.max_failures)
+        self._unwanted: set[JobId] = set()
+        """Jobs to be cancelled as soon as no worker holds them."""
+        self._why_stopped = ""
+        self._is_over_budget = False
+        self._leave_by: float | None = None
+        """When workers that were asked to leave are sent a signal; None: when they are done."""
+        self._recycles: Final = policy.recycle != Recycle()
         self._step = Step()
         """The step under construction; replaced with each event."""
 
@@ -127,10 +138,16 @@ class ConductorState:
         """Whether any worker holds a job."""
         return self._ledger.has_held
 
+    def find(self, key: Key) -> JobId | None:
+        """Find an unfinished job by its key."""
+        return self._ledger.find(key)
+
     def next_deadline(self) -> float | None:
         """When `TimePassed` is due if nothing else happens before, or None."""
-        times = [w.deadline for w in self._fleet if w.deadline is not None]
+        times = [time for worker in self._fleet for time in worker.deadlines()]
         if self._phase is Phase.RUNNING:
+            if self._recycles and self._ledger.queued:
+                times += [time for w in self._fleet for time in self._ages_out(w)]
             if (due := self._ledger.next_due) is not None:
                 times.append(due)
             empty = [s.not_before for s in self._fleet.slots if s.worker is None]
@@ -167,15 +184,18 @@ class ConductorState:
     def _on_delivery_resumed(self, _event: ev.DeliveryResumed, _now: float) -> None:
         self._is_delivery_paused = False
 
-    def _on_worker_ready(self, event: ev.WorkerReady, _now: float) -> None:
-        self._fleet.make_ready(self._fleet.get(event.worker_id))
+    def _on_worker_ready(self, event: ev.WorkerReady, now: float) -> None:
+        old = self._fleet.make_ready(self._fleet.get(event.worker_id), now)
+        if old is not None and old.state is WorkerState.READY:
+            self._dismiss(old)
 
     def _on_attempts_done(self, event: ev.AttemptsDone, _now: float) -> None:
         worker = self._fleet.get(event.worker_id)
         self._ledger.require_held(worker.id, event.ordinals)
         jobs = self._ledger.release(worker.id, event.ordinals)
         worker.sizer.observe(len(jobs), sum(event.nanoseconds))
-        worker.slot.note_work()
+        self._note_executed(worker, len(jobs))
+        self._failures.note(done=len(jobs))
         self._step.records.append(
             rec.JobsDone(
                 worker_id=worker.id,
@@ -192,7 +212,7 @@ class ConductorState:
         self._ledger.require_held(worker.id, [event.ordinal])
         (job,) = self._ledger.release(worker.id, [event.ordinal])
         worker.sizer.observe(1, event.nanoseconds)
-        worker.slot.note_work()
+        self._note_executed(worker, 1)
         self._charge(
             job,
             worker,
@@ -207,30 +227,56 @@ class ConductorState:
         self._fleet.get(event.worker_id)
         self._ledger.take_back(event.worker_id, event.first, event.last)
 
-    def _on_jobs_recalled(self, event: ev.JobsRecalled, _now: float) -> None:
+    def _on_jobs_recalled(self, event: ev.JobsRecalled, now: float) -> None:
         worker = self._fleet.get(event.worker_id)
         if not worker.is_recalled:
             message = f"nobody recalled jobs from worker {worker.id}"
             raise IllegalEventError(message)
         worker.note_recall()
         self._ledger.take_back(worker.id, event.beyond + 1)
+        for job_id in self._unwanted:
+            if (place := self._ledger.holder_of(job_id)) is not None and place[0] == worker.id:
+                self._end_for(worker, Doom(place[1], Cause.PREEMPTED), now)
 
     def _on_worker_exited(self, event: ev.WorkerExited, now: float) -> None:
         worker = self._fleet.get(event.worker_id)
         executing = self._job_executing(worker, event.claimed)
         self._ledger.dismiss(worker.id)
         self._fleet.bury(worker)
-        is_ours = worker.was_terminated or self._phase is Phase.ABORTING
-        cause = Cause.PREEMPTED if is_ours else Cause.CRASH
+        cause = self._cause_of_death(worker, event)
         was_asked = worker.state is WorkerState.STOPPING
         has_left = was_asked and event.code == 0 and not worker.was_terminated
         self._announce(worker, event, None if has_left and not executing else cause, executing)
         if executing is not None:
-            error = _death(worker, event, cause)
+            error = error_of(worker.id, worker.doom, event, cause)
             self._charge(executing, worker, cause, error, now=now)
-            worker.slot.note_work()
-        elif not was_asked:
+            if cause is Cause.CRASH:
+                worker.slot.note_crash(now)
+        elif not (was_asked or worker.was_terminated):
             self._note_idle_death(worker, event, now)
+
+    def _on_job_seen(self, event: ev.JobSeen, _now: float) -> None:
+        worker = self._fleet.get(event.worker_id)
+        job = self._ledger.peek(worker.id, event.ordinal)
+        if job is None or (worker.watch is not None and worker.watch.ordinal == event.ordinal):
+            return
+        limit, patience = job.timeout, self._policy.stuck_after
+        worker.watch = Watch(
+            event.ordinal,
+            event.since,
+            expires_at=None if limit is None else event.since + limit,
+            stuck_at=None if patience is None else event.since + patience,
+        )
+
+    def _on_memory_measured(self, event: ev.MemoryMeasured, now: float) -> None:
+        worker = self._fleet.get(event.worker_id)
+        worker.rss = event.rss
+        limit = self._policy.max_rss
+        if limit is None or event.rss <= limit:
+            return
+        claimed = event.claimed
+        if claimed is not None and self._ledger.peek(worker.id, claimed) is not None:
+            self._end_for(worker, Doom(claimed, Cause.MEMORY, limit, event.rss), now)
 
     def _on_stats_reported(self, event: ev.StatsReported, _now: float) -> None:
         worker = self._fleet.get(event.worker_id)
@@ -240,60 +286,100 @@ class ConductorState:
         if self._stats.is_cycle_complete(w.id for w in self._fleet if w.was_ready):
             self._close_stats_cycle()
 
-    def _on_abort_requested(self, _event: ev.AbortRequested, now: float) -> None:
+    def _on_cancel_requested(self, event: ev.CancelRequested, _now: float) -> None:
+        self._unwanted.add(event.job_id)
+        place = self._ledger.holder_of(event.job_id)
+        if place is not None:
+            worker = self._fleet.get(place[0])
+            worker.kept = 0  # what was decided on before must be looked at again
+            self._recall_from(worker)
+
+    def _on_resize_requested(self, event: ev.ResizeRequested, _now: float) -> None:
+        for worker in self._fleet.resize(event.slots):
+            if worker.state is not WorkerState.STOPPING:
+                self._dismiss(worker)
+
+    def _on_drain_requested(self, event: ev.DrainRequested, now: float) -> None:
+        if self._phase < Phase.ENDING:
+            self._drain(now, event.seconds, event.why)
+
+    def _on_abort_requested(self, event: ev.AbortRequested, now: float) -> None:
         if self._phase is not Phase.ABORTING:
-            self._abort(now)
+            self._abort(now, event.why)
 
     def _on_time_passed(self, _event: ev.TimePassed, now: float) -> None:
         for worker in self._fleet:
-            if worker.deadline is not None and worker.deadline <= now:
-                self._escalate(worker, now)
+            self._look_at_watch(worker, now)
+            self._take_steps(worker, now)
 
     # What follows from the whole
 
     def _settle(self, now: float) -> None:
+        if self._unwanted:
+            self._cancel()
+        if self._phase is Phase.RUNNING and self._failures.is_spent:
+            self._is_over_budget = True
+            self._drain(now, None, self._failures.why)
         if self._phase is Phase.RUNNING:
             self._ledger.queue_due(now)
             self._hand_out()
             self._recall()
             self._start_workers(now)
+            self._recycle(now)
             self._read_jobs()
             if self._ledger.is_empty and self._intake in (Intake.DRY, Intake.CLOSED):
                 self._end(now)
-        if self._phase in (Phase.ENDING, Phase.ABORTING) and not len(self._fleet):
+        if self._phase in _LAST_PHASES and not len(self._fleet):
             self._finish()
+
+    def _cancel(self) -> None:
+        """Finish the unwanted jobs that nobody holds; forget those that have ended otherwise."""
+        for job in self._ledger.pull(self._unwanted):
+            error = JobCancelledError("this job was cancelled before it was executed")
+            self._fail(job, JobState.CANCELLED, Cause.PREEMPTED, error)
+        held = {i for i in self._unwanted if self._ledger.holder_of(i) is not None}
+        self._unwanted = held
 
     def _hand_out(self) -> None:
         ledger = self._ledger
-        ready = [w for w in self._fleet.ready() if not w.is_recalled]
+        ready = [w for w in self._fleet.takers() if not w.is_recalled]
         if not (ready and ledger.queued):
             return
         for _ in range(_BATCHES_HELD):
             for worker in sorted(ready, key=lambda w: ledger.held_by(w.id)):
                 share = -(-ledger.queued // len(ready))
-                count = min(worker.sizer.batch, share)
+                count = min(worker.sizer.batch, share, self._jobs_left(worker))
                 if count and ledger.held_by(worker.id) <= worker.sizer.batch:
                     self._hand_to(worker, count)
 
     def _hand_to(self, worker: Worker, count: int) -> None:
         first = worker.take_ordinals(count)
         jobs = self._ledger.hand_out(worker.id, first, count)
-        attempts = self._ledger.later_attempts(jobs)
+        histories = self._ledger.histories_of(jobs)
         self._step.commands.append(
-            do.HandOut(worker_id=worker.id, first=first, jobs=jobs, attempts=attempts)
+            do.HandOut(worker_id=worker.id, first=first, jobs=jobs, histories=histories)
         )
+
+    def _jobs_left(self, worker: Worker) -> int:
+        """How many more jobs a worker may be handed before it is recycled."""
+        most = self._policy.recycle.jobs
+        if most is None:
+            return MAX_BATCH
+        return most - worker.executed - self._ledger.held_by(worker.id)
 
     def _recall(self) -> None:
         """Let an idle worker have what another one holds and has not started."""
-        held_by, ready = self._ledger.held_by, self._fleet.ready()
-        is_anybody_idle = any(held_by(w.id) == 0 and not w.is_recalled for w in ready)
-        if self._ledger.queued or not is_anybody_idle:
+        if self._ledger.queued:
+            return
+        held_by, ready = self._ledger.held_by, self._fleet.takers()
+        is_anybody_idle = any(
+            held_by(w.id) == 0 and not w.is_recalled and self._jobs_left(w) > 0 for w in ready
+        )
+        if not is_anybody_idle:
             return
         givers = [w for w in ready if self._can_give(w)]
         if givers:
-            richest = max(givers, key=lambda w: held_by(w.id))
-            if not richest.is_recalled:
-                self._recall_from(richest)
+            self._recall_from(max(givers, key=lambda w: held_by(w.id)))
 
     def _can_give(self, worker: Worker) -> bool:
         """Whether a worker holds jobs behind another one that no recall has decided on."""
@@ -301,6 +387,9 @@ class ConductorState:
         return ledger.held_by(worker.id) > 1 and ledger.last_held(worker.id) > worker.kept
 
     def _recall_from(self, worker: Worker) -> None:
+        """Take back what a worker has not started, unless that is under way."""
+        if worker.is_recalled or not worker.was_ready:
+            return
         worker.is_recalled = True
         last = Ordinal(worker.next_ordinal - 1)
         self._step.commands.append(do.RecallJobs(worker_id=worker.id, last=last))
@@ -312,10 +401,39 @@ class ConductorState:
                 self._ledger.enrol(worker.id)
                 self._step.commands.append(do.StartWorker(worker_id=worker.id, slot=slot.number))
 
+    def _recycle(self, now: float) -> None:
+        """Order a successor for each worker that has done enough, while jobs wait."""
+        if not (self._recycles and self._ledger.queued):
+            return
+        for worker in self._fleet:
+            if self._is_worn(worker, now):
+                successor = self._fleet.fill(worker.slot)
+                self._ledger.enrol(successor.id)
+                self._step.commands.append(
+                    do.StartWorker(worker_id=successor.id, slot=worker.slot.number)
+                )
+
+    def _may_retire(self, worker: Worker) -> bool:
+        slot = worker.slot
+        return worker.takes_jobs and slot.worker is worker and slot.successor is None
+
+    def _is_worn(self, worker: Worker, now: float) -> bool:
+        return any(time <= now for time in self._ages_out(worker))
+
+    def _ages_out(self, worker: Worker) -> Iterator[float]:
+        """Yield when a worker has done enough; times in the past if it has."""
+        recycle, not_before = self._policy.recycle, worker.slot.not_before
+        if not self._may_retire(worker) or worker.ready_at is None:
+            return
+        if self._jobs_left(worker) <= 0 or (recycle.rss is not None and worker.rss > recycle.rss):
+            yield not_before
+        elif recycle.seconds is not None:
+            yield max(worker.ready_at + recycle.seconds, not_before)
+
     def _wants_workers(self) -> bool:
         """Whether a job waits, here or behind another one, for which nobody is on the way."""
         waiting = self._ledger.queued - self._fleet.starting()
-        for worker in self._fleet.ready():
+        for worker in self._fleet.takers():
             held = self._ledger.held_by(worker.id)
             if not held:
                 waiting -= 1
@@ -329,7 +447,7 @@ class ConductorState:
             self._intake = Intake.OPEN  # the last outcomes may make their receiver add jobs
         if self._intake is not Intake.OPEN or self._is_delivery_paused:
             return
-        batches = sum(w.sizer.batch for w in self._fleet.ready())
+        batches = sum(w.sizer.batch for w in self._fleet.takers())
         missing = max(2 * len(self._fleet.slots), batches) - self._ledger.queued
         if missing > 0:
             self._intake = Intake.ASKED
@@ -351,15 +469,14 @@ class ConductorState:
         number = self._ledger.attempts_of(job) + 1
         attempt = Attempt(number, cause, error, worker.id, seconds)
         history = self._ledger.note(job, attempt)
-        if cause is Cause.PREEMPTED:
-            state: JobState | None = JobState.CANCELLED
-        else:
-            state = final_state(self._retry, history)
+        state = final_state(self._policy.retry, history)
+        if cause is Cause.PREEMPTED and (self._is_stopping or job.id in self._unwanted):
+            state = JobState.CANCELLED
         if state is not None:
             self._fail(job, state, cause, error, history=history, worker=worker, place=place)
             return
         self._step.records.append(rec.JobRetried(job=job, attempt=attempt))
-        if wait := delay(self._retry, history):
+        if wait := delay(self._policy.retry, history):
             self._ledger.delay(job, now + wait)
         else:
             self._ledger.requeue(job)
@@ -376,6 +493,7 @@ class ConductorState:
         place: str = "",
     ) -> None:
         self._ledger.close(job)
+        self._failures.note(failed=state is not JobState.CANCELLED)
         self._step.records.append(
             rec.JobFailed(
                 worker_id=worker.id if worker else None,
@@ -406,21 +524,49 @@ class ConductorState:
 
     # Ends
 
+    @property
+    def _is_stopping(self) -> bool:
+        return self._phase in (Phase.DRAINING, Phase.ABORTING)
+
     def _end(self, now: float) -> None:
         self._phase = Phase.ENDING
-        for worker in self._fleet:
-            self._stop(worker, now + LEAVE_GRACE)
+        self._stop_all(now + LEAVE_GRACE)
 
-    def _abort(self, now: float) -> None:
+    def _drain(self, now: float, seconds: float | None, why: str) -> None:
+        self._phase = Phase.DRAINING
+        self._why_stopped = why
+        self._take_everything_back()
+        self._stop_all(None if seconds is None else now + seconds)
+
+    def _abort(self, now: float, why: str = "") -> None:
         self._phase = Phase.ABORTING
+        self._why_stopped = "; ".join(filter(None, (self._why_stopped, why)))
+        self._take_everything_back()
+        self._stop_all(now + self._policy.abort_grace)
+
+    def _take_everything_back(self) -> None:
         self._intake = Intake.CLOSED
         for worker in self._fleet:
-            if worker.was_ready and not worker.is_recalled:
-                self._recall_from(worker)
-            if worker.state is WorkerState.STOPPING:
-                worker.deadline = now + self._grace
-            else:
-                self._stop(worker, now + self._grace)
+            self._recall_from(worker)
+
+    def _stop_all(self, deadline: float | None) -> None:
+        """Ask every worker to leave, and make it leave from then on."""
+        self._leave_by = deadline
+        for worker in self._fleet:
+            if worker.state is not WorkerState.STOPPING:
+                self._stop(worker)
+            if worker.doom is None and not worker.was_terminated:
+                self._make_leave(worker)
+
+    def _make_leave(self, worker: Worker) -> None:
+        if (deadline := self._leave_by) is not None:
+            grace = self._policy.abort_grace
+            worker.steps = deque([(deadline, Signal.TERMINATE), (deadline + grace, Signal.KILL)])
+
+    def _dismiss(self, worker: Worker) -> None:
+        """Let a worker finish the job at hand and leave; others go on in its place."""
+        self._recall_from(worker)
+        self._stop(worker)
 
     def _finish(self) -> None:
         self._phase = Phase.OVER
@@ -428,27 +574,89 @@ class ConductorState:
             self._close_stats_cycle()
         if jobs := self._ledger.withdraw():
             self._step.commands.append(do.ReturnJobs(jobs=jobs))
-        self._step.commands.append(do.EndRun(error=self._error))
+        self._step.commands.append(
+            do.EndRun(
+                error=self._error,
+                stopped=self._why_stopped,
+                is_over_budget=self._is_over_budget,
+            )
+        )
 
-    def _stop(self, worker: Worker, deadline: float) -> None:
-        self._fleet.stop(worker, deadline)
+    def _stop(self, worker: Worker) -> None:
+        self._fleet.stop(worker)
         self._step.commands.append(do.StopWorker(worker_id=worker.id))
 
-    def _escalate(self, worker: Worker, now: float) -> None:
-        if worker.was_terminated:
-            worker.deadline = None
-            self._step.commands.append(do.KillWorker(worker_id=worker.id))
-        else:
-            worker.was_terminated = True
-            worker.deadline = now + self._grace
-            self._step.commands.append(do.TerminateWorker(worker_id=worker.id))
+    # Ending workers by force
+
+    def _look_at_watch(self, worker: Worker, now: float) -> None:
+        """See whether the job that a worker executes takes too long."""
+        watch = worker.watch
+        if watch is None:
+            return
+        job = self._ledger.peek(worker.id, watch.ordinal)
+        if job is None:  # it was declined
+            worker.watch = None
+        elif watch.expires_at is not None and watch.expires_at <= now and worker.doom is None:
+            doom = Doom(watch.ordinal, Cause.TIMEOUT, job.timeout or 0.0)
+            self._end_for(worker, doom, now)
+        elif watch.stuck_at is not None and watch.stuck_at <= now:
+            watch.stuck_at = None
+            self._step.commands.append(
+                do.ReportStuck(
+                    worker_id=worker.id,
+                    slot=worker.slot.number,
+                    key=job.key,
+                    seconds=now - watch.since,
+                )
+            )
+
+    def _end_for(self, worker: Worker, doom: Doom, now: float) -> None:
+        """End a worker for what its job does, and take the others from it before."""
+        if worker.doom is not None or worker.was_terminated:
+            return
+        self._recall_from(worker)
+        worker.doom = doom
+        worker.steps = deque(steps_for(doom, self._policy, now))
+        self._take_steps(worker, now)
+
+    def _take_steps(self, worker: Worker, now: float) -> None:
+        """Do to a worker what is due."""
+        while worker.steps and worker.steps[0][0] <= now:
+            _, what = worker.steps.popleft()
+            self._step.commands.append(self._command_for(what, worker))
+            worker.was_terminated |= what in (Signal.TERMINATE, Signal.KILL)
+
+    @staticmethod
+    def _command_for(what: Signal, worker: Worker) -> do.Command:
+        if what is Signal.DUMP_STACK:
+            return do.DumpStack(worker_id=worker.id)
+        if (doom := worker.doom) is not None and what is Signal.INTERRUPT_JOB:
+            return do.InterruptJob(worker_id=worker.id, ordinal=doom.ordinal, limit=doom.limit)
+        if what is Signal.TERMINATE:
+            return do.TerminateWorker(worker_id=worker.id)
+        return do.KillWorker(worker_id=worker.id)
+
+    def _cause_of_death(self, worker: Worker, event: ev.WorkerExited) -> Cause:
+        """Say why a worker died; what it was executing then is charged with that."""
+        doom = worker.doom
+        if doom is not None and worker.was_terminated:
+            return doom.cause if doom.ordinal == event.claimed else Cause.PREEMPTED
+        if worker.was_terminated or self._phase is Phase.ABORTING:
+            return Cause.PREEMPTED
+        return Cause.MEMORY if event.is_oom else Cause.CRASH
+
+    def _note_executed(self, worker: Worker, jobs: int) -> None:
+        worker.executed += jobs
+        worker.slot.note_work()
+        if worker.note_outcome(self._ledger.first_held(worker.id)):
+            self._make_leave(worker)
 
     # Small things
 
     def _answer_intake(self, answer: Intake) -> None:
         if self._intake is Intake.ASKED:
             self._intake = answer
-        elif self._phase is not Phase.ABORTING:  # an abort closes the intake under a question
+        elif not self._is_stopping:  # a stop closes the intake under a question
             message = f"nobody asked for jobs: {self}"
             raise IllegalEventError(message)
 
@@ -467,16 +675,13 @@ class ConductorState:
             cause=cause,
             key=executing.key if executing else None,
             detail=event.detail,
+            stderr=event.stderr,
+            stack=event.stack,
         )
         self._step.commands.append(do.AnnounceExit(end=end))
 
 
-def _death(worker: Worker, event: ev.WorkerExited, cause: Cause) -> Exception:
-    if cause is Cause.PREEMPTED:
-        return JobCancelledError("the run was aborted while this job was executing")
-    return WorkerCrashError(worker.id, event.code, event.signal, event.detail)
-
-
+_LAST_PHASES = frozenset({Phase.ENDING, Phase.DRAINING, Phase.ABORTING})
 _HANDLERS: dict[type[Any], Callable[[ConductorState, Any, float], None]] = {
     ev.RunStarted: ConductorState._on_run_started,
     ev.JobsAccepted: ConductorState._on_jobs_accepted,
@@ -491,7 +696,12 @@ _HANDLERS: dict[type[Any], Callable[[ConductorState, Any, float], None]] = {
     ev.JobsDeclined: ConductorState._on_jobs_declined,
     ev.JobsRecalled: ConductorState._on_jobs_recalled,
     ev.WorkerExited: ConductorState._on_worker_exited,
+    ev.JobSeen: ConductorState._on_job_seen,
+    ev.MemoryMeasured: ConductorState._on_memory_measured,
     ev.StatsReported: ConductorState._on_stats_reported,
+    ev.CancelRequested: ConductorState._on_cancel_requested,
+    ev.ResizeRequested: ConductorState._on_resize_requested,
+    ev.DrainRequested: ConductorState._on_drain_requested,
     ev.AbortRequested: ConductorState._on_abort_requested,
     ev.TimePassed: ConductorState._on_time_passed,
 }

@@ -4,6 +4,7 @@
     Boot       how to find the worker       Booted      it is loaded
     Start      be a worker, or fork one     BootFailed  it cannot be loaded
                                             Started     forked, with a pidfd
+                                            ForkFailed  there will be no such worker
                                             Exited      a forked worker is gone
 
 Each message is pickled, length-prefixed and may carry descriptors. Reads take exactly one message,
@@ -13,6 +14,7 @@ so descriptors always belong to the message they arrive with.
 from __future__ import annotations
 
 import array
+import os
 import pickle
 import socket
 import struct
@@ -73,8 +75,15 @@ class Started(NamedTuple):
     pid: int
 
 
+class ForkFailed(NamedTuple):
+    """A worker could not be forked."""
+
+    worker_id: int
+    detail: str
+
+
 class Exited(NamedTuple):
-    """A forked worker is gone and was reaped."""
+    """A forked worker is gone, with its process group, and was reaped."""
 
     worker_id: int
     status: int
@@ -96,10 +105,16 @@ def send(sock: socket.socket, message: Any, descriptors: list[int] | None = None
 def receive(sock: socket.socket) -> tuple[Any, list[int]]:
     """Read one message. Blocks.
 
+    Its descriptors are all there or, where this process may not open that many more, none.
+
     Raises:
         EOFError: the peer is gone.
     """
-    data, descriptors, _, _ = socket.recv_fds(sock, _LENGTH.size, _MAX_DESCRIPTORS)
+    data, descriptors, flags, _ = socket.recv_fds(sock, _LENGTH.size, _MAX_DESCRIPTORS)
+    if flags & socket.MSG_CTRUNC:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        descriptors = []
     head = data + _exactly(sock, _LENGTH.size - len(data))
     (length,) = _LENGTH.unpack(head)
     return pickle.loads(_exactly(sock, length)), descriptors

@@ -1,8 +1,15 @@
-"""The shared page of one worker: who may start which ordinal.
+"""The shared memory of one worker: who may start which ordinal, and its last words.
 
     CLAIM     written by the worker: the last ordinal it has started
     DECLINED  written by the worker: the last ordinal it skipped
     LOW, HIGH written by the conductor: ordinals in (LOW, HIGH] are revoked
+    EXPIRED   written by the conductor: the ordinal that has passed its time limit
+    LIMIT     written by the conductor: that limit, in nanoseconds
+    HEAD, SKIPPED, TAIL   of the outcome log; see `outcome_log`
+
+Behind the cells lie the ring of the *outcome log* and the *black box*: what ``faulthandler`` writes
+about the worker's threads, at a fatal signal or when asked. Both need no reader, nor the worker's
+life, to be kept.
 
 Aligned 8-byte stores and loads are atomic on every platform CPython runs on. The one race is a
 worker storing CLAIM and then loading LOW and HIGH while the conductor stores those and then loads
@@ -29,7 +36,19 @@ DECLINED: Final = 1
 LOW: Final = 16
 """On another cache line than what the worker writes."""
 HIGH: Final = 17
-_SIZE = 4096
+EXPIRED: Final = 18
+LIMIT: Final = 19
+HEAD: Final = 2
+SKIPPED: Final = 3
+TAIL: Final = 20
+_CELLS = 512
+"""Bytes of cells."""
+_BOX = 1 << 20
+"""Where the ring ends and the black box begins."""
+_SIZE = _BOX + (1 << 18)
+"""Room for the stacks of about a hundred dumps; memory is used when it is written to."""
+_SMALLEST = 4096
+"""Of everything, where files may not be larger: a small ring, no black box."""
 
 _MEMBARRIER_NUMBERS = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365}
 """The system call's number, from the kernel's tables; libc has no wrapper."""
@@ -37,7 +56,7 @@ _QUERY, _GLOBAL_EXPEDITED, _REGISTER_GLOBAL_EXPEDITED = 0, 2, 4
 
 
 def make_page() -> int:
-    """Make the memory of one page of cells; return its descriptor."""
+    """Make the memory of one worker; return its descriptor, which stands at the black box."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("okanjo-conductor-cells", os.MFD_CLOEXEC)
     else:
@@ -45,13 +64,37 @@ def make_page() -> int:
 
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
-    os.ftruncate(descriptor, _SIZE)
+    try:
+        _enlarge(descriptor)
+        os.lseek(descriptor, _BOX, os.SEEK_SET)
+    except OSError:
+        os.close(descriptor)
+        raise
     return descriptor
 
 
+def _enlarge(descriptor: int) -> None:
+    try:
+        os.ftruncate(descriptor, _SIZE)
+    except OSError:
+        os.ftruncate(descriptor, _SMALLEST)
+
+
 def map_page(descriptor: int) -> memoryview[int]:
-    """Map a page of cells; the mapping outlives the descriptor and ends with the view."""
-    return memoryview(mmap.mmap(descriptor, _SIZE)).cast("Q")
+    """Map the memory of a worker; the mapping outlives the descriptor and ends with the view."""
+    return memoryview(mmap.mmap(descriptor, 0)).cast("Q")
+
+
+def ring_of(cells: memoryview[int]) -> memoryview[int]:
+    """The bytes of the outcome log."""
+    return cells.cast("B")[_CELLS : min(_BOX, cells.nbytes)]
+
+
+def black_box(cells: memoryview[int], begin: int = 0) -> str:
+    """Read what the black box holds from the `begin`th byte on."""
+    box = cells.cast("B")[_BOX + begin :]
+    with box:
+        return bytes(box).partition(b"\0")[0].decode("ascii", "replace")
 
 
 def revoke(cells: memoryview[int], last: int) -> None:

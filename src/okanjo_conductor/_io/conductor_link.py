@@ -13,6 +13,8 @@ import sys
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
+from okanjo_conductor._io import cells, stacks
+from okanjo_conductor._io.outcome_log import Reader
 from okanjo_conductor._wire import records
 from okanjo_conductor._wire.connection import Connection
 from okanjo_conductor.errors import ProtocolError
@@ -46,7 +48,7 @@ class Receiver(Protocol):
 
 
 class ConductorLink:
-    """Job link, result pipe, cells and output of one worker, as the conductor sees them."""
+    """Job link, outcome log, cells and output of one worker, as the conductor sees them."""
 
     def __init__(
         self,
@@ -54,14 +56,12 @@ class ConductorLink:
         ends: ConductorEnds,
         loop: asyncio.AbstractEventLoop,
         receiver: Receiver,
-        scratch: memoryview,
     ) -> None:
         self._worker_id = worker_id
         self._ends = ends
         self._loop = loop
         self._receiver = receiver
-        self._scratch = scratch
-        """Memory to read result pipes into; shared by the links of a loop."""
+        self._log = Reader(ends.cells)
         self._connection = Connection()
         self._is_open = True
         self._is_writing = False
@@ -73,16 +73,27 @@ class ConductorLink:
         """Records read before the frame that follows them."""
         self.definitions_sent = 0
         """How many objects of ``__main__`` the worker has."""
-        self._outputs = [
-            LineForwarder(loop, ends.stdout, "stdout"),
-            LineForwarder(loop, ends.stderr, "stderr"),
-        ]
+        self._box_read = 0
+        """How much of the black box was taken."""
+        self._stdout = LineForwarder(loop, ends.stdout, "stdout")
+        self._stderr = LineForwarder(loop, ends.stderr, "stderr")
         loop.add_reader(ends.job_link, self._on_readable)
 
     @property
     def cells(self) -> memoryview[int]:
         """The page in which the worker claims ordinals."""
         return self._ends.cells
+
+    @property
+    def stderr(self) -> str:
+        """The last lines that the worker wrote to its standard error."""
+        return self._stderr.last_lines
+
+    def take_stack(self) -> str:
+        """Return what the worker has written about its threads and was not taken before."""
+        text = cells.black_box(self._ends.cells, self._box_read)
+        self._box_read += len(text)
+        return stacks.tidy(text)
 
     def send(self, message: AnyMessage) -> None:
         """Send a message as soon as the worker has room for it. To the dead, it is dropped."""
@@ -112,9 +123,10 @@ class ConductorLink:
                 pass
             self._read_records()
             self._apply(self._applied + len(self._stash[0]))
-        for output in self._outputs:
-            output.finish()
+        self._stdout.finish()
+        self._stderr.finish()
         self._stop_reading()
+        self._log.close()
         self._ends.close()
 
     # Reading
@@ -170,21 +182,15 @@ class ConductorLink:
             self._ends.job_link.shutdown(socket.SHUT_RDWR)
 
     def _read_records(self) -> None:
-        """Empty the result pipe into the stash."""
-        if self._is_spoilt:
+        """Empty the outcome log into the stash."""
+        if self._is_spoilt or not (data := self._log.read()):
             return
-        room = self._scratch[: self._ends.results_size]
-        try:
-            count = os.readv(self._ends.results, [room])
-        except BlockingIOError:
-            return
-        if count:
-            columns = records.unpack(room[:count])
-            if self._stash[0]:
-                for stashed, column in zip(self._stash, columns, strict=True):
-                    stashed.extend(column)
-            else:
-                self._stash = columns
+        columns = records.unpack(data)
+        if self._stash[0]:
+            for stashed, column in zip(self._stash, columns, strict=True):
+                stashed.extend(column)
+        else:
+            self._stash = columns
 
     def _apply(self, upto: int) -> None:
         """Pass on outcome records until `upto` of them are."""
@@ -232,7 +238,15 @@ class LineForwarder:
         self._name = name
         self._begun = b""
         """A line that has not ended yet."""
+        self._passed_on = b""
+        """The last of what was passed on."""
         loop.add_reader(descriptor, self._on_readable)
+
+    @property
+    def last_lines(self) -> str:
+        """The last lines that were passed on."""
+        lines = self._passed_on.decode("utf-8", "replace").splitlines()
+        return "\n".join(lines[-_LAST_LINES:])
 
     def finish(self) -> None:
         """Pass on what is left, and read no more. The caller closes the descriptor."""
@@ -264,9 +278,14 @@ class LineForwarder:
         return True
 
     def _write(self, data: bytes) -> None:
+        self._passed_on = (self._passed_on + data[-_LAST_BYTES:])[-_LAST_BYTES:]
         stream = getattr(sys, self._name)
         try:
             stream.write(data.decode("utf-8", "replace"))
             stream.flush()
         except (OSError, ValueError, AttributeError):
             return  # the user's own stream is closed, broken or None: nobody is listening
+
+
+_LAST_LINES, _LAST_BYTES = 20, 1 << 13
+"""How much of a worker\'s output is kept for its obituary."""

@@ -15,6 +15,8 @@ import signal
 import threading
 from contextlib import suppress
 
+from okanjo_conductor._io.descriptors import move_up
+
 _write_ends: set[int] = set()
 """Of this process. A forked child must not keep them open, or nobody would see us die."""
 
@@ -61,7 +63,8 @@ def arm(read_end: int) -> None:
 
 def _reopened(read_end: int) -> int:
     """Open the pipe anew: signal and owner belong to the open file, which a fork shares."""
-    return os.open(f"/proc/self/fd/{read_end}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    return move_up(os.open(f"/proc/self/fd/{read_end}", flags))
 
 
 def _is_closed(read_end: int) -> bool:

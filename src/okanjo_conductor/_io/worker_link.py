@@ -2,63 +2,68 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
 import threading
+from contextlib import suppress
+from time import sleep
 from typing import TYPE_CHECKING
 
 from okanjo_conductor._io import cells
+from okanjo_conductor._io.descriptors import move_up
+from okanjo_conductor._io.outcome_log import Writer
 from okanjo_conductor._wire.connection import Connection
 from okanjo_conductor._wire.messages import Bell
 
 if TYPE_CHECKING:
     from okanjo_conductor._wire.messages import AnyMessage
 
-MAX_RECORD = select.PIPE_BUF
-"""Bytes that a pipe takes whole or not at all."""
+_NO_ROOM = 0.0005
+"""Seconds between looks at an outcome log that is full."""
 
 
 class WorkerLink:
-    """Job link, result pipe and cells, as the worker sees them.
+    """Job link, outcome log and cells, as the worker sees them.
 
     Raises (all sending methods):
         OSError: the conductor is gone.
     """
 
-    def __init__(self, job_link: int, results: int, page: int) -> None:
+    def __init__(self, job_link: int, page: int) -> None:
         self._socket = socket.socket(fileno=job_link)
-        self._results = results
+        self._socket.settimeout(None)  # whatever socket.setdefaulttimeout() was told
         self.cells = cells.map_page(page)
-        os.close(page)
+        self.log = Writer(self.cells, self._wait_for_room)
+        self.black_box = page
+        """Descriptor to write about this process's threads to."""
         self._connection = Connection()
         self._sending = threading.Lock()
-        self._wake_read, self._wake_write = os.pipe()
+        self._wake_read, self._wake_write = map(move_up, os.pipe())
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self._poll.register(self._wake_read, select.POLLIN)
-        self.outcomes = 0
-        """How many records were written to the result pipe."""
+        self.is_abandoned = False
+        """Whether this is not the worker, but a process that a job has forked."""
 
     def send(self, message: AnyMessage) -> None:
         """Send one message, whole."""
+        if self.is_abandoned:
+            text = "only the worker can talk to the conductor, not a process that a job has forked"
+            raise OSError(errno.EBADF, text)
         with self._sending:
-            self._connection.send(message, self.outcomes)
+            self._connection.send(message, self.log.count)
             outbox = self._connection.outbox
             while outbox:
                 outbox.sent(self._socket.sendmsg(outbox.views()))
 
-    def write_outcome(self, record: bytes) -> None:
-        """Write one outcome record of at most `MAX_RECORD` bytes."""
-        try:
-            os.write(self._results, record)
-        except BlockingIOError:
-            self.send(Bell())
-            select.select([], [self._results], [])
-            os.write(self._results, record)
-        self.outcomes += 1
+    def _wait_for_room(self) -> None:
+        """Have the conductor read the outcome log."""
+        self.send(Bell())
+        sleep(_NO_ROOM)
 
     def receive(self) -> list[AnyMessage]:
         """Return the messages that the next bytes complete, perhaps none. Blocks.
@@ -99,8 +104,11 @@ class WorkerLink:
 
     def abandon(self) -> None:
         """Close the links in a process that a job has forked: only the worker may speak."""
-        self._socket.close()
-        os.close(self._results)
+        self.is_abandoned = True
+        with suppress(OSError):  # the job may have closed it
+            self._socket.close()
+        self.log.abandon()
+        self._sending = threading.Lock()  # a thread that is not here may have held it
 
     def _read(self, flags: int) -> list[AnyMessage]:
         count = self._socket.recv_into(self._connection.room(), 0, flags)

@@ -65,6 +65,24 @@ def decode(encoded: Encoded) -> Any:
     return pickle.loads(encoded.blob, buffers=encoded.buffers)
 
 
+def stand_in(size: int) -> Encoded:
+    """Make what takes the place of a value that was too large; decoding it raises MemoryError."""
+    return Encoded(pickle.dumps(_TooLarge(size), _PROTOCOL), [])
+
+
+class _TooLarge:
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __reduce__(self) -> Any:
+        return _raise_too_large, (self._size,)
+
+
+def _raise_too_large(size: int) -> None:
+    message = f"its {size} bytes do not fit into the memory of this process"
+    raise MemoryError(message)
+
+
 def encode_payload(payload: Any) -> Wire:
     """Make a job's payload ready to travel."""
     if type(payload) in ATOMS:

@@ -11,6 +11,7 @@ between the two channels. Conductors send 0.
 
 Little-endian. A frame larger than the reader's buffer is received into memory of its own, each
 out-of-band buffer into its own ``bytearray``, so that an array arrives without another copy.
+Buffers for which there is no memory are read and dropped: that costs a value, not the stream.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Frame(NamedTuple):
     outcomes: int
     body: bytes | bytearray
     buffers: list[bytes | bytearray]
+    dropped: int = 0
+    """Bytes of buffers for which there was no memory; then there are no buffers."""
 
 
 def pack(
@@ -121,7 +124,7 @@ class FrameReader:
                 message = f"a frame of kind {kind} claims {end - start} bytes"
                 raise ProtocolError(message)
             if end - start > _ROOM:
-                self._large = _LargeFrame(kind, outcomes, length, sizes)
+                self._large = _large_frame(kind, outcomes, length, sizes)
                 self._large.copy_in(view[at:filled])
                 return filled
             return None
@@ -141,17 +144,27 @@ class _LargeFrame:
     def __init__(self, kind: int, outcomes: int, length: int, sizes: tuple[int, ...]) -> None:
         self._kind = kind
         self._outcomes = outcomes
-        self._segments = [bytearray(size) for size in (length, *sizes)]
+        self._segments = [bytearray(length)]
+        self._dropped = self._to_drop = 0
+        self._sink = memoryview(b"")
+        try:
+            self._segments += [bytearray(size) for size in sizes]
+        except MemoryError:
+            self._dropped = self._to_drop = sum(sizes)
+            self._sink = memoryview(bytearray(_ROOM))
         self._open = deque(memoryview(s) for s in self._segments if s)
 
     @property
     def is_complete(self) -> bool:
-        return not self._open
+        return not self._open and not self._to_drop
 
     def room(self) -> memoryview:
-        return self._open[0]
+        return self._open[0] if self._open else self._sink[: self._to_drop]
 
     def advance(self, count: int) -> None:
+        if not self._open:
+            self._to_drop -= count
+            return
         rest = self._open[0][count:]
         if rest:
             self._open[0] = rest
@@ -168,7 +181,15 @@ class _LargeFrame:
 
     def frame(self) -> Frame:
         body, *buffers = self._segments
-        return Frame(self._kind, self._outcomes, body, list(buffers))
+        return Frame(self._kind, self._outcomes, body, list(buffers), self._dropped)
+
+
+def _large_frame(kind: int, outcomes: int, length: int, sizes: tuple[int, ...]) -> _LargeFrame:
+    try:
+        return _LargeFrame(kind, outcomes, length, sizes)
+    except MemoryError:
+        message = f"a frame of kind {kind} has a body of {length} bytes: there is no memory for it"
+        raise ProtocolError(message) from None
 
 
 class Outbox:

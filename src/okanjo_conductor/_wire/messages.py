@@ -24,7 +24,7 @@ from __future__ import annotations
 import marshal
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
-from okanjo_conductor._wire.codec import Encoded
+from okanjo_conductor._wire.codec import Encoded, stand_in
 from okanjo_conductor._wire.frames import Frame, pack
 from okanjo_conductor.errors import ProtocolError
 
@@ -101,6 +101,10 @@ class Bye(NamedTuple):
     """The worker has said everything and exits."""
 
 
+BadEnd: TypeAlias = tuple[int, str, str, str, int, float | None]
+"""Of an attempt: number, cause, type and text of the error, worker, seconds."""
+
+
 class Jobs(NamedTuple):
     """A batch of jobs with consecutive ordinals from `first`."""
 
@@ -109,8 +113,8 @@ class Jobs(NamedTuple):
     """Per job an atom or a pickle."""
     keys: bytes
     """The pickled list of keys."""
-    attempts: list[tuple[int, int]]
-    """Index and attempt number of the jobs that are not at their first attempt."""
+    histories: list[tuple[int, list[BadEnd]]]
+    """By index, the bad ends of the jobs that have any."""
 
 
 class LargeJob(NamedTuple):
@@ -119,7 +123,7 @@ class LargeJob(NamedTuple):
     ordinal: int
     key: bytes
     """The pickled key."""
-    attempt: int
+    history: list[BadEnd]
     value: Encoded
 
 
@@ -219,6 +223,8 @@ def from_frame(frame: Frame) -> AnyMessage:
         raise ProtocolError(message)
     try:
         plain = marshal.loads(frame.body)
+        if frame.dropped:
+            return cast("AnyMessage", kind(*plain, value=stand_in(frame.dropped)))
         if not frame.buffers:
             return cast("AnyMessage", kind(*plain))
         blob, *buffers = frame.buffers

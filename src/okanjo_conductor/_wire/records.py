@@ -1,4 +1,4 @@
-"""The outcome log: one record per outcome, written by the worker into its result pipe.
+"""Outcome records: one per outcome, written by the worker into its outcome log.
 
 A record is a run of pickle opcodes that put three things on the stack, the ordinal, the duration
 in nanoseconds and the result::
@@ -8,11 +8,10 @@ in nanoseconds and the result::
                                         BINBYTES failure, TUPLE1     an exception
 
 Records joined together, between a prologue and an epilogue, are the pickle of one flat list: the
-conductor takes a whole pipeful apart with a single ``loads`` in C. Nothing of the user's is run by
-it; pickled values are unpickled later, one by one.
+conductor takes all of them apart with a single ``loads`` in C. Nothing of the user's is run by it;
+pickled values are unpickled later, one by one.
 
-A record of at most ``PIPE_BUF`` bytes is written atomically, so a read that empties the pipe ends
-on a record boundary whatever became of the writer. Longer ones travel as `LargeOutcome` frames.
+What is too long for the log travels as a `LargeOutcome` frame.
 """
 
 from __future__ import annotations
@@ -40,6 +39,19 @@ BYTES_HEAD_SIZE = 6
 def head(ordinal: int, nanoseconds: int) -> bytes:
     """Make the first two items of a record."""
     return _HEAD(_LONG1_8, ordinal, _LONG1_8, nanoseconds)
+
+
+_INT = struct.Struct("<2sq2sq2sq")
+INT_SIZE = _INT.size
+
+
+def put_int(log: memoryview, at: int, ordinal: int, nanoseconds: int, value: int) -> None:
+    """Put down the whole record of an integer of 64 bits. What is there is left if it has more.
+
+    Raises:
+        struct.error: it has more.
+    """
+    _INT.pack_into(log, at, _LONG1_8, ordinal, _LONG1_8, nanoseconds, _LONG1_8, value)
 
 
 def atom(value: float | str | None) -> bytes:
@@ -74,10 +86,10 @@ def unpack(chunk: bytes | bytearray | memoryview) -> tuple[list[int], list[int],
     try:
         items = pickle.loads(b"".join((_PROLOGUE, chunk, _EPILOGUE)))
     except Exception as error:
-        message = f"{len(chunk)} bytes in a result pipe are no outcome records: {error}"
+        message = f"{len(chunk)} bytes in an outcome log are no outcome records: {error}"
         raise ProtocolError(message) from error
     # A record cut short may swallow the epilogue's first byte; then its last item comes out alone.
     if type(items) is not list or len(items) % 3:
-        message = f"{len(chunk)} bytes in a result pipe end inside a record"
+        message = f"{len(chunk)} bytes in an outcome log end inside a record"
         raise ProtocolError(message)
     return items[0::3], items[1::3], items[2::3]

@@ -15,14 +15,16 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from okanjo_conductor._io import bootstrap
+from okanjo_conductor._io import bootstrap, groups
 from okanjo_conductor._io.deadman import DeadMansSwitch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from okanjo_conductor._io.bootstrap import Boot, Start
     from okanjo_conductor._io.links import WorkerEnds
 
@@ -82,16 +84,22 @@ class LocalCluster:
     def prepare(self) -> None:
         """Begin what takes long, so that the first worker starts sooner."""
         if not self._spawns:
-            self._template = self._launch()
+            with suppress(OSError):  # the first worker says so
+                self._template = self._launch()
 
     def start_worker(self, order: Start, ends: WorkerEnds) -> None:
         """Order a worker. The ends are closed here when it has them."""
-        if self._spawns:
-            process = self._launch()
-        else:
-            if self._template is None:
-                self._template = self._launch()
-            process = self._template
+        try:
+            process = self._home()
+        except OSError as error:
+            ends.close()
+            detail = (
+                f"its process could not be started: {error}. Ask for fewer workers, or raise the "
+                "limits on processes, memory and open files (ulimit -u, -v, -n)"
+            )
+            tell = self._watcher.on_worker_exited
+            self._loop.call_soon(tell, order.worker_id, None, None, detail)
+            return
         self._homes[order.worker_id] = process
         process.order(order, ends)
 
@@ -143,6 +151,14 @@ class LocalCluster:
         if self._template is process:
             self._template = None
 
+    def _home(self) -> _Process:
+        """Find the process for the next worker, or start it."""
+        if self._spawns:
+            return self._launch()
+        if self._template is None:
+            self._template = self._launch()
+        return self._template
+
     def _launch(self) -> _Process:
         process = _Process(self, self._loop, self._boot, self._env, self._switch.read_end)
         self._processes.add(process)
@@ -171,10 +187,16 @@ class _Process:
         self._own_worker: int | None = None
         """The worker that this process has become, if it does not fork."""
         self._data = b""
-        self._descriptors: list[int] = []
+        self._descriptors: list[int | None] = []
+        """Pidfds whose message is not whole yet; None where we had no descriptor for one."""
         self._failure = ""
+        self._status: tuple[int | None, str | None] = (None, None)
+        """Exit code or signal, once it is gone."""
         self._socket, theirs = socket.socketpair()
-        with theirs:
+        with ExitStack() as undo, theirs:
+            undo.callback(self._socket.close)
+            for end in (self._socket, theirs):
+                end.setblocking(True)  # socket.setdefaulttimeout() may have said otherwise
             code = _CODE.format(root=_ROOT, descriptor=theirs.fileno())
             flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
             self._popen = subprocess.Popen(
@@ -184,7 +206,8 @@ class _Process:
                 env=env,
                 process_group=0,
             )
-        self._exit_watch = _watch_exit(loop, self._popen, self._on_exit)
+            undo.pop_all()
+        self._exit_watch = _watch_exit(loop, self._popen.pid, self._has_ended, self._on_exit)
         with suppress(OSError):  # it died at once: its exit tells
             bootstrap.send(self._socket, boot, [deadman])
         loop.add_reader(self._socket, self._on_readable)
@@ -232,29 +255,50 @@ class _Process:
         self._socket.close()
         self._exit_watch()
         if not self._is_booted:
-            self._popen.kill()
+            groups.end(self._popen.pid)
         deadline = self._loop.time() + _LEAVE_PATIENCE
-        while self._popen.poll() is None:  # no thread for it: at exit none can be started
+        while not self._has_ended():  # no thread for it: at exit none can be started
             if self._loop.time() > deadline:
                 self._popen.kill()
             await asyncio.sleep(_LEAVE_POLL)
         self._forget()
 
+    def _has_ended(self) -> bool:
+        """Whether the process is gone; if so, its group is as well.
+
+        But for the group of a template: what the import has started may serve its workers.
+        """
+        popen = self._popen
+        if popen.returncode is None:
+            is_template = self._is_booted and self._forks
+            try:
+                status = groups.reap(popen.pid, with_group=not is_template)
+            except ChildProcessError:  # reaped by somebody else, who has its status
+                popen.returncode = 0
+                return True
+            if status is None:
+                return False
+            popen.returncode = os.waitstatus_to_exitcode(status)
+            self._status = _read_status(status)
+        return True
+
     # What the process says
 
     def _on_readable(self) -> None:
         try:
-            data, descriptors, _, _ = socket.recv_fds(
+            data, descriptors, flags, _ = socket.recv_fds(
                 self._socket, 1 << 16, 16, socket.MSG_DONTWAIT
             )
         except BlockingIOError:
             return
         except OSError:
-            data, descriptors = b"", []
+            data, descriptors, flags = b"", [], 0
         self._descriptors += descriptors
         if not data:
             self._loop.remove_reader(self._socket)
             return
+        if flags & socket.MSG_CTRUNC and not descriptors:
+            self._descriptors.append(None)
         messages, self._data = bootstrap.split(self._data + data)
         for message in messages:
             self._on_message(message)
@@ -270,9 +314,12 @@ class _Process:
             self._failure = message.detail
         elif isinstance(message, bootstrap.Started):
             self._pids[message.worker_id] = message.pid
-            if self._descriptors:
-                self._pidfds[message.worker_id] = self._descriptors.pop(0)
+            pidfd = self._descriptors.pop(0) if self._descriptors else None
+            if pidfd is not None:
+                self._pidfds[message.worker_id] = pidfd
             self._cluster.worker_started(message.worker_id, message.pid)
+        elif isinstance(message, bootstrap.ForkFailed):
+            self._cluster.worker_ended(message.worker_id, None, None, message.detail)
         elif isinstance(message, bootstrap.Exited):
             self._forget_worker(message.worker_id)
             self._cluster.worker_ended(message.worker_id, *_read_status(message.status))
@@ -294,9 +341,8 @@ class _Process:
         self._cluster.process_ended(self)
         while self._socket.fileno() >= 0 and self._has_more():
             self._on_readable()
-        code = self._popen.wait()
-        status = _read_exit(code)
-        detail = self._failure
+        self._has_ended()
+        status, detail = self._status, self._failure
         if not self._is_booted and not detail:
             detail = f"its process ended while it imported the worker: {status[1] or status[0]}"
         for order, ends in self._orders:
@@ -312,6 +358,10 @@ class _Process:
             self._loop.add_reader(pidfd, self._on_orphan_exit, worker_id)
         # An order that it had received and not carried out is nobody's any more.
         for worker_id in self._cluster.workers_of(self) - set(self._pidfds):
+            if (
+                worker_id in self._pids
+            ):  # it may be alive, but nobody could tell when it no longer is
+                groups.end(self._pids.pop(worker_id))
             self._cluster.worker_ended(worker_id, None, None)
 
     def _has_more(self) -> bool:
@@ -321,6 +371,7 @@ class _Process:
 
     def _on_orphan_exit(self, worker_id: int) -> None:
         """A worker whose template had gone before it is gone too; its status went with it."""
+        groups.end(self._pids[worker_id])  # nobody holds its number, but those in its group
         self._forget_worker(worker_id)
         self._cluster.worker_ended(worker_id, None, None)
 
@@ -337,11 +388,14 @@ class _Process:
         self._cluster.process_ended(self)
 
 
-def _watch_exit(loop: asyncio.AbstractEventLoop, popen: subprocess.Popen[bytes], then: Any) -> Any:
+def _watch_exit(
+    loop: asyncio.AbstractEventLoop, pid: int, has_ended: Callable[[], bool], then: Any
+) -> Callable[[], None]:
     """Call `then` when the process is gone; return what stops the watch."""
-    if not hasattr(os, "pidfd_open"):
-        return _poll_exit(loop, popen, then)
-    pidfd = os.pidfd_open(popen.pid)
+    try:
+        pidfd = os.pidfd_open(pid)
+    except (AttributeError, OSError):  # there are none here, or no descriptor for one
+        return _poll_exit(loop, has_ended, then)
 
     def stop() -> None:
         if pidfd in open_pidfds:
@@ -358,24 +412,24 @@ def _watch_exit(loop: asyncio.AbstractEventLoop, popen: subprocess.Popen[bytes],
     return stop
 
 
-def _poll_exit(loop: asyncio.AbstractEventLoop, popen: subprocess.Popen[bytes], then: Any) -> Any:
+def _poll_exit(
+    loop: asyncio.AbstractEventLoop, has_ended: Callable[[], bool], then: Any
+) -> Callable[[], None]:
     timer: list[asyncio.TimerHandle] = []
 
     def look() -> None:
-        if popen.poll() is None:
-            timer[:] = [loop.call_later(_EXIT_POLL, look)]
-        else:
+        if has_ended():
+            timer.clear()
             then()
+        else:
+            timer[:] = [loop.call_later(_EXIT_POLL, look)]
 
-    look()
+    timer[:] = [loop.call_later(_EXIT_POLL, look)]
     return lambda: timer.pop().cancel() if timer else None
 
 
 def _read_status(status: int) -> tuple[int | None, str | None]:
-    return _read_exit(os.waitstatus_to_exitcode(status))
-
-
-def _read_exit(code: int) -> tuple[int | None, str | None]:
+    code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         return code, None
     try:

@@ -157,7 +157,7 @@ def _keep_looking(kill: Kill) -> None:
 
 def _find_ready(kill: Kill, count: int) -> int | None:
     run = kill.conductor._run
-    ready = [] if run is None else [w.id for w in run._state._fleet.ready()]
+    ready = [] if run is None else [w.id for w in run._state._fleet.takers()]
     return min(ready) if len(ready) >= count else None
 
 

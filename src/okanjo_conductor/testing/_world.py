@@ -25,6 +25,7 @@ from okanjo_conductor._core import events as ev
 from okanjo_conductor._core import records as rec
 from okanjo_conductor._core.fleet import MAX_FAILED_STARTS
 from okanjo_conductor._core.jobs import Job
+from okanjo_conductor._core.policy import Policy
 from okanjo_conductor._core.state import ConductorState, Phase
 from okanjo_conductor._io import cells
 from okanjo_conductor._types import Cause, JobId, JobState, Ordinal, Retry, WorkerId
@@ -213,7 +214,8 @@ class World:
     def __init__(self, *, slots: int = 2, retry: Retry | None = None) -> None:
         self.retry = retry or Retry()
         self.slots = slots
-        self.state = ConductorState(slots=slots, retry=self.retry, grace=GRACE)
+        policy = Policy(retry=self.retry, abort_grace=GRACE, timeout_grace=GRACE)
+        self.state = ConductorState(slots=slots, policy=policy)
         self.now = 0.0
         self.told = 0.0
         """The time of the last event that the core was handed."""
@@ -401,7 +403,7 @@ class World:
         require(not self.is_source_broken, "a broken source is not read")
         require(self.phase is Phase.RUNNING, "jobs are read in a run only")
         fleet = self.state._fleet
-        bound = max(2 * self.slots, sum(w.sizer.batch for w in fleet.ready()))
+        bound = max(2 * self.slots, sum(w.sizer.batch for w in fleet.takers()))
         wanted = self.state._ledger.queued + command.count
         require(command.count > 0 and wanted <= bound, "no more is read than fits", command)
         self.asked = command.count
@@ -432,10 +434,13 @@ class World:
         require(0 < len(command.jobs) <= batch, "a batch fits", command)
         held = self.state._ledger.held_by(worker.id)
         require(held <= 2 * batch, "a worker holds two batches at most", command)
-        numbers = dict(command.attempts)
         for place, job in enumerate(command.jobs):
             attempt = len(self.charges.get(job.id, ())) + 1
-            require(numbers.get(place, 1) == attempt, "the worker knows the attempt", command)
+            require(
+                len(command.histories.get(place, ())) + 1 == attempt,
+                "the worker knows the attempt",
+                command,
+            )
             worker.last_sent += 1
             worker.handed[worker.last_sent] = job
         self._send_jobs(worker, range(command.first, worker.last_sent + 1))
@@ -755,16 +760,16 @@ class World:
         if self.phase is not Phase.RUNNING:
             return
         fleet = self.state._fleet
-        idle = [w for w in fleet.ready() if not w.is_recalled and not self._held(w)]
+        idle = [w for w in fleet.takers() if not w.is_recalled and not self._held(w)]
         if idle:
             require(not self.state._ledger.queued, "no job waits beside an idle worker", self.state)
             self._check_recall()
-        elif not fleet.starting() and all(map(self._held, fleet.ready())):
+        elif not fleet.starting() and all(map(self._held, fleet.takers())):
             self._check_starts()
 
     def _check_recall(self) -> None:
         """What waits behind another job is taken back for an idle worker."""
-        givers = [w for w in self.state._fleet.ready() if self._free(w)]
+        givers = [w for w in self.state._fleet.takers() if self._free(w)]
         is_asked = not givers or any(w.is_recalled for w in self.state._fleet)
         require(is_asked, "a job behind another one is taken back", self.state)
 
@@ -772,7 +777,7 @@ class World:
         """What waits behind another job is reason enough to start a worker."""
         fleet = self.state._fleet
         free = [s for s in fleet.slots if s.worker is None and s.not_before <= self.told]
-        is_served = not free or not any(map(self._free, fleet.ready()))
+        is_served = not free or not any(map(self._free, fleet.takers()))
         require(is_served, "no job waits behind another one beside an empty slot", self.state)
 
     def _held(self, worker: Worker) -> int:

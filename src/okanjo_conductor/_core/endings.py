@@ -1,0 +1,91 @@
+"""How a worker is ended by force, and what its death means for the job it was executing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from okanjo_conductor._types import Cause
+from okanjo_conductor.errors import (
+    JobCancelledError,
+    JobMemoryError,
+    JobTimeoutError,
+    WorkerCrashError,
+)
+
+if TYPE_CHECKING:
+    from okanjo_conductor._core.events import WorkerExited
+    from okanjo_conductor._core.policy import Policy
+    from okanjo_conductor._types import Ordinal
+
+STACK_TIME = 0.1
+"""Seconds between asking a worker for its stack and doing it harm."""
+
+
+class Signal(Enum):
+    """What can be done to a worker, from mild to harsh."""
+
+    DUMP_STACK = auto()
+    INTERRUPT_JOB = auto()
+    TERMINATE = auto()
+    KILL = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Doom:
+    """We end a worker because of this job."""
+
+    ordinal: Ordinal
+    cause: Cause
+    limit: float = 0.0
+    """The limit that was passed: seconds, or bytes of memory."""
+    rss: int = 0
+
+
+@dataclass(slots=True)
+class Watch:
+    """A job that was seen executing for some time."""
+
+    ordinal: Ordinal
+    since: float
+    expires_at: float | None
+    """When its time limit is reached; None: it has none."""
+    stuck_at: float | None
+    """When to say that it takes long; None: it was said, or never shall be."""
+
+
+def steps_for(doom: Doom, policy: Policy, now: float) -> Iterator[tuple[float, Signal]]:
+    """Yield what to do to a doomed worker, and when.
+
+    At a time limit the stack is taken first; with `soft_timeout` the job then has half of the
+    grace to end by itself. The last step is due `timeout_grace` after the first harm.
+    """
+    grace = policy.timeout_grace
+    if doom.cause is Cause.MEMORY:
+        yield now, Signal.KILL
+        return
+    if doom.cause is Cause.TIMEOUT:
+        yield now, Signal.DUMP_STACK
+        now += STACK_TIME
+        if policy.soft_timeout:
+            yield now, Signal.INTERRUPT_JOB
+            grace /= 2
+            now += grace
+    yield now, Signal.TERMINATE
+    yield now + grace, Signal.KILL
+
+
+def error_of(worker_id: int, doom: Doom | None, event: WorkerExited, cause: Cause) -> Exception:
+    """Make the error of the job that a dead worker was executing."""
+    if cause is Cause.PREEMPTED:
+        return JobCancelledError("its worker was ended while it executed this job")
+    if cause is Cause.TIMEOUT and doom is not None:
+        return JobTimeoutError(doom.limit, event.stack)
+    if cause is Cause.MEMORY:
+        held, limit = (doom.rss, int(doom.limit)) if doom is not None else (None, None)
+        return JobMemoryError(held, limit, event.stderr)
+    return WorkerCrashError(
+        worker_id, event.code, event.signal, event.detail, event.stderr, event.stack
+    )

@@ -1,0 +1,160 @@
+"""What a run and its workers say besides jobs: lookups, custom messages, log records."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+from typing import TYPE_CHECKING, Any, Protocol
+
+from okanjo_conductor._types import Message
+from okanjo_conductor._wire import byvalue, failures
+from okanjo_conductor._wire import messages as msg
+from okanjo_conductor._wire.codec import Encoded, decode
+from okanjo_conductor.errors import SerialisationError, UnknownCommandError, WorkerGoneError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from okanjo_conductor._io.conductor_link import ConductorLink
+    from okanjo_conductor._wire.messages import AnyMessage
+
+_log = logging.getLogger("okanjo_conductor.conductor")
+
+
+class Owner(Protocol):
+    """The conductor, as far as its workers talk to it."""
+
+    @property
+    def id(self) -> str:
+        """Unique id of the conductor."""
+        ...
+
+    def _handle_message(self, worker_id: int, post: Message) -> Any:
+        """Handle a custom message; a coroutine is awaited."""
+
+    def get_lookup(self, name: str) -> Any:
+        """Find a lookup, or raise `UnknownLookupError`."""
+
+    def get_lookup_value(self, name: str, key: Any, default: Any = None) -> Any:
+        """Read a lookup entry."""
+
+    def set_lookup_value(self, name: str, key: Any, value: Any) -> None:
+        """Set a lookup entry."""
+
+
+class Exchange:
+    """Answers the workers of a run, and sends them messages."""
+
+    def __init__(
+        self, owner: Owner, loop: asyncio.AbstractEventLoop, links: dict[int, ConductorLink]
+    ) -> None:
+        self._owner = owner
+        self._loop = loop
+        self._links = links
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def close(self) -> None:
+        """Wait for no handler any more."""
+        for task in self._tasks:
+            task.cancel()
+
+    def on_message(self, worker_id: int, message: AnyMessage) -> None:
+        """A worker sent a message that is not about jobs."""
+        _ON_MESSAGE[type(message)](self, worker_id, message)
+
+    def _on_log(self, _worker_id: int, message: msg.Log) -> None:
+        record = logging.makeLogRecord(decode(message.value))
+        logger = logging.getLogger(record.name)
+        if logger.isEnabledFor(record.levelno):
+            logger.handle(record)
+
+    # Lookups
+
+    def _on_look_up(self, worker_id: int, message: msg.LookUp) -> None:
+        self._answer(worker_id, message, lambda: self._find(message))
+
+    def _find(self, message: msg.LookUp) -> list[Any]:
+        self._owner.get_lookup(message.name)
+        missing = object()
+        values = (
+            self._owner.get_lookup_value(message.name, key, missing)
+            for key in decode(message.value)
+        )
+        return [None if value is missing else (value,) for value in values]
+
+    def _on_set_lookup(self, worker_id: int, message: msg.SetLookup) -> None:
+        def set_it() -> None:
+            key, value = decode(message.value)
+            self._owner.set_lookup_value(message.name, key, value)
+
+        self._answer(worker_id, message, set_it)
+
+    def _answer(
+        self, worker_id: int, message: msg.LookUp | msg.SetLookup, act: Callable[[], Any]
+    ) -> None:
+        error = None
+        try:
+            value = byvalue.encode_by_value(act())
+        except Exception as raised:
+            value = _NOTHING
+            error = failures.pack(failures.take_apart(raised))
+        self._links[worker_id].send(msg.Answer(message.request, error, value))
+
+    # Custom messages
+
+    def _on_ask(self, worker_id: int, message: msg.Ask) -> None:
+        try:
+            data = decode(message.value)
+        except Exception as error:
+            text = f"the data of {message.cmd!r} cannot be unpickled: {error}"
+            self.reply_error(worker_id, message.cmd, message.callback, SerialisationError(text))
+            return
+        post = Message(message.cmd, data, message.callback, worker_id, self._owner.id)
+        try:
+            reply = self._owner._handle_message(worker_id, post)
+        except Exception as error:
+            self._note_handler_error(worker_id, post, error)
+            return
+        if asyncio.iscoroutine(reply):
+            task = self._loop.create_task(self._finish_handler(worker_id, post, reply))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _finish_handler(self, worker_id: int, post: Message, reply: Any) -> None:
+        try:
+            await reply
+        except Exception as error:
+            self._note_handler_error(worker_id, post, error)
+
+    def _note_handler_error(self, worker_id: int, post: Message, error: Exception) -> None:
+        if not isinstance(error, UnknownCommandError):
+            _log.error("the handler of command %r raised", post.cmd, exc_info=error)
+        self.reply_error(worker_id, post.cmd, post.callback, error)
+
+    def reply_error(self, worker_id: int, cmd: str, callback: str | None, error: Exception) -> None:
+        """Tell a worker that its request could not be answered."""
+        if callback is not None and worker_id in self._links:
+            packed = failures.pack(failures.take_apart(error))
+            self._links[worker_id].send(msg.Post(cmd, callback, packed, _NOTHING))
+
+    def send_message(self, worker_id: int, cmd: str, data: Any, callback: str | None) -> None:
+        """Send a custom message to a worker."""
+        if worker_id not in self._links:
+            raise WorkerGoneError(worker_id)
+        self._links[worker_id].send(msg.Post(cmd, callback, None, byvalue.encode_by_value(data)))
+
+    def broadcast(self, cmd: str, data: Any) -> None:
+        """Send a custom message to every worker."""
+        value = byvalue.encode_by_value(data)
+        for link in self._links.values():
+            link.send(msg.Post(cmd, None, None, value))
+
+
+_NOTHING = Encoded(pickle.dumps(None), [])
+_ON_MESSAGE: dict[type[Any], Callable[[Exchange, int, Any], None]] = {
+    msg.Ask: Exchange._on_ask,
+    msg.LookUp: Exchange._on_look_up,
+    msg.SetLookup: Exchange._on_set_lookup,
+    msg.Log: Exchange._on_log,
+}

@@ -1,0 +1,141 @@
+"""What the shell sees of live workers without asking them: claims, memory, stacks.
+
+None of it needs the worker's help, so it works while C code of a job keeps the GIL.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from typing import TYPE_CHECKING
+
+from okanjo_conductor._core import events as ev
+from okanjo_conductor._io import cells
+from okanjo_conductor._io.memory import OomWatch, rss_of
+from okanjo_conductor._types import Ordinal, WorkerId, WorkerStuck
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from okanjo_conductor._core import commands as do
+    from okanjo_conductor._core.policy import Policy
+    from okanjo_conductor._io.conductor_link import ConductorLink
+
+_MEASURE_EVERY = 0.1
+"""Seconds between looks at the workers' memory."""
+_STACK_TIME = 0.2
+"""Seconds that a worker may take to write its stack; its kernel does it in well under one ms."""
+_log = logging.getLogger("okanjo_conductor.conductor")
+
+
+class Vitals:
+    """Looks at the workers of a run.
+
+    Args:
+        signal_worker: sends a signal to a worker.
+        emit: tells the conductor's listeners.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        links: dict[int, ConductorLink],
+        policy: Policy,
+        *,
+        post: Callable[[ev.Event], None],
+        signal_worker: Callable[[int, signal.Signals], None],
+        emit: Callable[..., None],
+    ) -> None:
+        self._loop = loop
+        self._links = links
+        self._post = post
+        self._signal = signal_worker
+        self._emit = emit
+        self._measures = policy.max_rss is not None or policy.recycle.rss is not None
+        self._measured_at = loop.time()
+        self._seen: dict[int, tuple[int | None, float]] = {}
+        """By worker: the ordinal it was seen executing, and when first."""
+        self._told: dict[int, int | None] = {}
+        """By worker: the ordinal that the core was told of."""
+        self._pids: dict[int, int] = {}
+        self._oom = OomWatch()
+        self._timers: set[asyncio.TimerHandle] = set()
+
+    def worker_started(self, worker_id: int, pid: int) -> None:
+        """Begin to look at a worker."""
+        self._pids[worker_id] = pid
+
+    def worker_gone(self, worker_id: int, signal_name: str | None) -> bool:
+        """Look at a worker no more; say whether the kernel has ended it for want of memory."""
+        for table in (self._pids, self._seen, self._told):
+            table.pop(worker_id, None)
+        return signal_name == "SIGKILL" and self._oom.has_risen()
+
+    def close(self) -> None:
+        """Tell nothing more."""
+        for timer in self._timers:
+            timer.cancel()
+
+    def look(self) -> None:
+        """Tell the core which jobs go on for some time, and what memory the workers hold."""
+        now = self._loop.time()
+        for worker_id, link in tuple(self._links.items()):
+            self._look_at_claim(worker_id, link, now)
+        if self._measures and now - self._measured_at >= _MEASURE_EVERY:
+            self._measured_at = now
+            for worker_id, pid in tuple(self._pids.items()):
+                self._measure(worker_id, pid)
+
+    def _look_at_claim(self, worker_id: int, link: ConductorLink, now: float) -> None:
+        claimed = cells.last_started(link.cells)
+        ordinal, since = self._seen.get(worker_id, (None, now))
+        if claimed != ordinal:
+            self._seen[worker_id] = claimed, now
+        elif claimed is not None and self._told.get(worker_id) != claimed:
+            self._told[worker_id] = claimed
+            self._post(
+                ev.JobSeen(worker_id=WorkerId(worker_id), ordinal=Ordinal(claimed), since=since)
+            )
+
+    def _measure(self, worker_id: int, pid: int) -> None:
+        link, rss = self._links.get(worker_id), rss_of(pid)
+        if link is None or rss is None:
+            return
+        claimed = cells.last_started(link.cells)
+        self._post(
+            ev.MemoryMeasured(
+                worker_id=WorkerId(worker_id),
+                rss=rss,
+                claimed=None if claimed is None else Ordinal(claimed),
+            )
+        )
+
+    def dump_stack(self, command: do.DumpStack) -> None:
+        """Have a worker write down what its threads are doing; no GIL is needed for it."""
+        self._signal(command.worker_id, signal.SIGUSR1)
+
+    def interrupt_job(self, command: do.InterruptJob) -> None:
+        """Have `JobTimeoutError` raised in a job."""
+        page = self._links[command.worker_id].cells
+        page[cells.LIMIT] = int(command.limit * 1e9)
+        page[cells.EXPIRED] = command.ordinal
+        self._signal(command.worker_id, signal.SIGUSR2)
+
+    def report_stuck(self, command: do.ReportStuck) -> None:
+        """Tell listeners that a job takes long, when its stack is here."""
+        self._signal(command.worker_id, signal.SIGUSR1)
+
+        def tell() -> None:
+            self._timers.discard(timer)
+            link = self._links.get(command.worker_id)
+            if link is not None:
+                self._tell_stuck(command, link.take_stack())
+
+        timer = self._loop.call_later(_STACK_TIME, tell)
+        self._timers.add(timer)
+
+    def _tell_stuck(self, command: do.ReportStuck, stack: str) -> None:
+        stuck = WorkerStuck(command.worker_id, command.slot, command.key, command.seconds, stack)
+        _log.warning("%s", stuck)
+        self._emit("worker_stuck", stuck)
