@@ -473,10 +473,13 @@ def test_surplus_workers_finish_their_job_and_leave():
     assert run.ends == {}
 
 
-def test_a_slot_that_is_wanted_again_is_filled_again():
+def test_a_slot_that_is_wanted_again_is_filled_again_when_its_worker_has_left():
     run = Run(6, slots=2)
     run.tell(ev.ResizeRequested(slots=1))
-    (start,) = of(do.StartWorker, run.tell(ev.ResizeRequested(slots=2)))
+    assert do.StartWorker not in kinds(run.tell(ev.ResizeRequested(slots=2)))
+    run.recalled(2, beyond=1)
+    run.done(2, 1)
+    (start,) = of(do.StartWorker, run.leave(2))
     assert (start.worker_id, start.slot) == (3, 1)
     run.tell(ev.ResizeRequested(slots=1))
     assert run.tell(ev.ResizeRequested(slots=1)) == []

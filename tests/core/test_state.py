@@ -305,6 +305,21 @@ def test_a_job_that_no_recall_can_move_is_no_reason_to_fill_a_slot():
     scene.end()
 
 
+def test_a_slot_that_comes_back_has_its_worker_still():
+    scene = running(2, slots=2)
+    scene.executing(2)
+    scene.slots = 1
+    scene.send(ev.ResizeRequested(slots=1))
+    scene.slots = 2
+    scene.add_by_hand(2)
+    assert not of(do.StartWorker, scene.send(ev.ResizeRequested(slots=2)))
+    worker = scene.worker(2)
+    worker.finish()
+    (start,) = of(do.StartWorker, scene.leave(worker))
+    assert start.slot == 1
+    scene.end()
+
+
 def test_a_job_that_is_declined_after_its_recall_comes_back():
     scene = Scene(slots=2)
     scene.start(2)

@@ -259,10 +259,15 @@ class Fleet:
             slot.worker, slot.successor = slot.successor, None
 
     def resize(self, slots: int) -> list[Worker]:
-        """Add slots, or take the last ones away; return the workers that were in those."""
+        """Add slots, or take the last ones away; return the workers that were in those.
+
+        A slot that was taken away and comes back may have its worker still: it is the same slot.
+        """
         surplus = self.slots[slots:]
         del self.slots[slots:]
-        self.slots += [SlotState(Slot(number)) for number in range(len(self.slots), slots)]
+        left = {worker.slot.number: worker.slot for worker in self._workers.values()}
+        for number in map(Slot, range(len(self.slots), slots)):
+            self.slots.append(left.get(number) or SlotState(number))
         return [w for slot in surplus for w in (slot.worker, slot.successor) if w is not None]
 
     @staticmethod

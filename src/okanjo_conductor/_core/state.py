@@ -384,9 +384,7 @@ class ConductorState:
             return
         givers = [w for w in ready if self._can_give(w)]
         if givers:
-            richest = max(givers, key=lambda w: held_by(w.id))
-            if not richest.is_recalled:
-                self._recall_from(richest)
+            self._recall_from(max(givers, key=lambda w: held_by(w.id)))
 
     def _can_give(self, worker: Worker) -> bool:
         """Whether a worker holds jobs behind another one that no recall has decided on."""

@@ -565,6 +565,12 @@ class SimulatedWorld(World):
         self.abort()
         return True
 
+    def fault_resize(self) -> bool:
+        """The caller wants more workers, or fewer."""
+        self.slots = self.chance.choice((1, 2, 3))
+        self.send(ev.ResizeRequested(slots=self.slots))
+        return True
+
     def fault_pause(self) -> bool:
         """The receiver of outcomes falls behind for a while."""
         if self.is_paused:
@@ -647,6 +653,7 @@ FAULTS: dict[str, tuple[int, Callable[[SimulatedWorld], bool]]] = {
     "freeze": (2, SimulatedWorld.fault_freeze),
     "stats": (6, SimulatedWorld.fault_stats),
     "abort": (1, SimulatedWorld.fault_abort),
+    "resize": (2, SimulatedWorld.fault_resize),
     "pause": (2, SimulatedWorld.fault_pause),
     "refill": (2, SimulatedWorld.fault_refill),
     "broken source": (1, SimulatedWorld.fault_broken_source),
