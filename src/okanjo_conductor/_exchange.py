@@ -97,15 +97,16 @@ class Exchange:
     def _answer(
         self, worker_id: int, message: msg.LookUp | msg.SetLookup, act: Callable[[], Any]
     ) -> None:
-        error = None
+        error: BaseException | None = None
+        value = _NOTHING
         try:
-            value = byvalue.encode_by_value(act())
-        except KeyboardInterrupt:
-            raise  # more likely the user's than the value's
-        except BaseException as raised:  # a class's __reduce__ may raise anything
-            value = _NOTHING
-            error = failures.pack(failures.take_apart(raised))
-        self._links[worker_id].send(msg.Answer(message.request, error, value))
+            found = act()
+        except Exception as raised:
+            error = raised
+        else:
+            value, error = _encoded(found)
+        packed = failures.pack(failures.take_apart(error)) if error else None
+        self._links[worker_id].send(msg.Answer(message.request, packed, value))
 
     # Custom messages
 
@@ -169,6 +170,15 @@ def _read(value: Encoded, what: str) -> Any:
     except BaseException as error:  # a class's __setstate__ may raise anything
         message = f"{what} cannot be unpickled in the conductor: {failures.said(error)}"
         raise SerialisationError(message) from error
+
+
+def _encoded(value: Any) -> tuple[Encoded, BaseException | None]:
+    try:
+        return byvalue.encode_by_value(value), None
+    except KeyboardInterrupt:
+        raise  # more likely the user's than the value's
+    except BaseException as error:  # a class's __reduce__ may raise anything
+        return _NOTHING, error
 
 
 _NOTHING = Encoded(pickle.dumps(None), [])
