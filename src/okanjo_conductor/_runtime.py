@@ -55,7 +55,6 @@ from okanjo_conductor._wire.messages import (
     Stats,
     Stop,
 )
-from okanjo_conductor._wire.records import INT_SIZE, put_int
 from okanjo_conductor.errors import (
     ConductorStateError,
     JobError,
@@ -304,9 +303,13 @@ class Runtime:
         now = perf_counter_ns()
         ordinal, nanoseconds = batch.first + index, now - self._started
         if isinstance(item, int):
-            self._publish_int(ordinal, nanoseconds, item)
+            self._count_done()
+            try:
+                self._link.log.write_int(ordinal, nanoseconds, item)
+            except struct.error:  # it has more than 64 bits
+                self._write(ordinal, nanoseconds, records.atom(item))
         else:
-            self._publish_any(ordinal, nanoseconds, item)
+            self._write(ordinal, nanoseconds, item)
         batch.wires[index] = None
         self._index = -1
         self._payload = self._completion = None
@@ -320,31 +323,11 @@ class Runtime:
             self._read_nowait()
             self._started = perf_counter_ns()
 
-    def _publish_int(self, ordinal: int, nanoseconds: int, value: int) -> None:
-        """Put the outcome of most small jobs into the log in one go."""
-        log = self._link.log
-        if log.at + INT_SIZE > log.edge:
-            log.make_room(INT_SIZE)
-        try:
-            put_int(log.ring, log.at, ordinal, nanoseconds, value)
-        except struct.error:  # it has more than 64 bits
-            self._publish_any(ordinal, nanoseconds, records.atom(value))
-        else:
-            log.publish(INT_SIZE)
-        self._count_done()
-
-    def _publish_any(
-        self, ordinal: int, nanoseconds: int, item: bytes | Encoded | _LargeFailure
-    ) -> None:
-        if type(item) is bytes and len(item) <= self._largest_item:
+    def _write(self, ordinal: int, nanoseconds: int, item: bytes | Encoded | _LargeFailure) -> None:
+        """Write an outcome into the log, or send it if it is too large for that."""
+        if isinstance(item, bytes) and len(item) <= self._largest_item:
             self._link.log.write(records.head(ordinal, nanoseconds) + item)
-        else:
-            self._publish_large(ordinal, nanoseconds, item)
-
-    def _publish_large(
-        self, ordinal: int, nanoseconds: int, item: bytes | Encoded | _LargeFailure
-    ) -> None:
-        """Send an outcome that is too large for an atomic write."""
+            return
         is_failure = type(item) is _LargeFailure
         if isinstance(item, _LargeFailure):
             item = Encoded(item.packed, [])

@@ -166,16 +166,13 @@ def test_what_is_no_log_is_refused(chunk):
 
 
 @given(st.integers(-(1 << 63), (1 << 63) - 1), counters, counters)
-def test_an_integer_is_put_down_in_one_go(value, ordinal, nanoseconds):
-    log = memoryview(bytearray(100))
-    records.put_int(log, 7, ordinal, nanoseconds, value)
-    assert bytes(log[:7]) == bytes(7)
-    assert not any(log[7 + records.INT_SIZE :])
-    record = log[7 : 7 + records.INT_SIZE]
+def test_an_integer_makes_a_record_in_one_go(value, ordinal, nanoseconds):
+    mark = records.LONG1_8
+    record = records.INT_RECORD.pack(mark, ordinal, mark, nanoseconds, mark, value)
     assert records.unpack(record) == ([ordinal], [nanoseconds], [value])
 
 
 @pytest.mark.parametrize("value", [1 << 63, -(1 << 63) - 1])
-def test_an_integer_of_more_bits_is_refused(value):
+def test_an_integer_of_more_bits_makes_none(value):
     with pytest.raises(struct.error):
-        records.put_int(memoryview(bytearray(100)), 0, 1, 1, value)
+        records.INT_RECORD.pack(b"", 1, b"", 1, b"", value)

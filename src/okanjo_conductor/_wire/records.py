@@ -26,7 +26,8 @@ from okanjo_conductor.errors import ProtocolError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_LONG1_8 = b"\x8a\x08"
+LONG1_8 = b"\x8a\x08"
+"""The opcode that 8 bytes of an integer follow."""
 _PROLOGUE = b"\x80\x05]("
 _EPILOGUE = b"e."
 _HEAD = struct.Struct("<2sq2sq").pack
@@ -38,20 +39,11 @@ BYTES_HEAD_SIZE = 6
 
 def head(ordinal: int, nanoseconds: int) -> bytes:
     """Make the first two items of a record."""
-    return _HEAD(_LONG1_8, ordinal, _LONG1_8, nanoseconds)
+    return _HEAD(LONG1_8, ordinal, LONG1_8, nanoseconds)
 
 
-_INT = struct.Struct("<2sq2sq2sq")
-INT_SIZE = _INT.size
-
-
-def put_int(log: memoryview, at: int, ordinal: int, nanoseconds: int, value: int) -> None:
-    """Put down the whole record of an integer of 64 bits. What is there is left if it has more.
-
-    Raises:
-        struct.error: it has more.
-    """
-    _INT.pack_into(log, at, _LONG1_8, ordinal, _LONG1_8, nanoseconds, _LONG1_8, value)
+INT_RECORD = struct.Struct("<2sq2sq2sq")
+"""The record of an integer of 64 bits: `LONG1_8` before its ordinal, nanoseconds and value."""
 
 
 def atom(value: float | str | None) -> bytes:
