@@ -283,7 +283,7 @@ class Run:
                 owner._emit("job_retry", record.job.key, record.attempt)
         if self._buffer is not None and self._buffer.put(records):
             self._events.append(ev.DeliveryPaused())
-        if self.intake.known():
+        if self._state.is_dry and self.intake.known():
             self._events.append(ev.IntakeReopened())
 
     def _resume_delivery(self) -> None:

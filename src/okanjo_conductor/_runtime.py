@@ -74,9 +74,9 @@ if TYPE_CHECKING:
 
 CRASH_CODE = 4
 """Exit code of `crash`, as in the Node module."""
-_BELL = 5_000_000
-"""Nanoseconds of work after which the conductor is told, at the next end of a job. Each bell wakes
-it, at 20-40 µs; rung every millisecond, that was 10 % of its time at 100 µs jobs."""
+_BELL = 10_000_000
+"""Nanoseconds of work after which the conductor is told, at the next end of a job: as long as a
+batch, for the same reason."""
 _TURN = 0.05
 """Seconds that a thread other than the main one reads the link at a time."""
 _INTERRUPT_AGAIN = 0.02

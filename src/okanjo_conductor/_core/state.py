@@ -138,6 +138,11 @@ class ConductorState:
         """Whether any worker holds a job."""
         return self._ledger.has_held
 
+    @property
+    def is_dry(self) -> bool:
+        """Whether the source had nothing more when it was asked last."""
+        return self._intake is Intake.DRY
+
     def find(self, key: Key) -> JobId | None:
         """Find an unfinished job by its key."""
         return self._ledger.find(key)
@@ -447,16 +452,20 @@ class ConductorState:
         return waiting > 0
 
     def _read_jobs(self) -> None:
-        """Keep as many jobs waiting here as the workers take at once, at least two a slot."""
+        """Keep as many jobs waiting here as the workers take at once, at least two a slot.
+
+        So that the source is not asked at every step, that many more are read when it is.
+        """
         if self._intake is Intake.DRY and self._ledger.is_empty and self._step.records:
             self._intake = Intake.OPEN  # the last outcomes may make their receiver add jobs
         if self._intake is not Intake.OPEN or self._is_delivery_paused:
             return
         batches = sum(w.sizer.batch for w in self._fleet.takers())
-        missing = max(2 * len(self._fleet.slots), batches) - self._ledger.queued
-        if missing > 0:
+        wanted = max(2 * len(self._fleet.slots), batches)
+        if self._ledger.queued < wanted:
             self._intake = Intake.ASKED
-            self._step.commands.append(do.ReadJobs(count=missing))
+            count = wanted + batches - self._ledger.queued
+            self._step.commands.append(do.ReadJobs(count=count))
 
     # Bad ends
 

@@ -104,7 +104,7 @@ class ConductorLink:
 
     def tick(self) -> None:
         """Pass on outcomes that nobody has announced."""
-        if not self._is_open:
+        if not self._is_open or not (self._log.has_news or self._stash[0]):
             return
         with self._guard():
             self._read_records()

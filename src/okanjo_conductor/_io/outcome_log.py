@@ -140,6 +140,11 @@ class Reader:
         self._ring = cells.ring_of(memory)
         self._tail = 0
 
+    @property
+    def has_news(self) -> bool:
+        """Whether there are records to take."""
+        return self._cells[HEAD] != self._tail
+
     def read(self) -> bytes:
         """Take all records there are."""
         tail, head = self._tail, self._cells[HEAD]

@@ -403,7 +403,8 @@ class World:
         require(not self.is_source_broken, "a broken source is not read")
         require(self.phase is Phase.RUNNING, "jobs are read in a run only")
         fleet = self.state._fleet
-        bound = max(2 * self.slots, sum(w.sizer.batch for w in fleet.takers()))
+        batches = sum(w.sizer.batch for w in fleet.takers())
+        bound = max(2 * self.slots, batches) + batches
         wanted = self.state._ledger.queued + command.count
         require(command.count > 0 and wanted <= bound, "no more is read than fits", command)
         self.asked = command.count
