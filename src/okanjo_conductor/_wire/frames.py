@@ -68,8 +68,8 @@ def pack(
 class _Pool:
     """Memory for out-of-band buffers, used again when nobody holds what was made of it.
 
-    Fresh memory costs more than what is copied into it: the kernel clears it page by page. Arrays of
-    one size come in rows, so it is kept by size.
+    Fresh memory costs more than what is copied into it: the kernel clears it page by page. Arrays
+    of one size come in rows, so it is kept by size.
     """
 
     _MOST = 1 << 25
