@@ -19,6 +19,7 @@ from okanjo_conductor._core.events import AbortRequested, DrainRequested
 from okanjo_conductor._core.policy import Policy
 from okanjo_conductor._io import assignment
 from okanjo_conductor._io.bootstrap import Boot
+from okanjo_conductor._io.launching import EarlyTemplate
 from okanjo_conductor._io.loops import call_soon
 from okanjo_conductor._options import (
     DEFAULT_TYPE,
@@ -405,18 +406,32 @@ class Conductor(EventEmitter):
     async def _start(self, buffer: OutcomeBuffer | None) -> Report:
         import asyncio
 
-        from okanjo_conductor._run import Run
-
         self._check_start()
         self._has_started = self._is_processing = True
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         try:
             generated = await self._generate()
-            run = Run(
+            self._run = run = self._make_run(self._loop, buffer)
+            return await run.run(generated, self._stop)
+        finally:
+            self._run = self._loop = None
+            self._is_processing = False
+            self._emit("end")
+
+    def _make_run(self, loop: asyncio.AbstractEventLoop, buffer: OutcomeBuffer | None) -> Run:
+        boot = Boot(self._target, list(sys.path), list(sys.argv))
+        env = self._environment()
+        early = self._launch_template(boot, env)  # it boots while this process loads the rest
+        try:
+            from okanjo_conductor._run import Run
+
+            return Run(
                 self,
-                boot=Boot(self._target, list(sys.path), list(sys.argv)),
-                env=self._environment(),
+                loop,
+                boot=boot,
+                env=env,
+                early=early,
                 options=self._worker_options,
                 slots=self._worker_limit,
                 policy=self._policy,
@@ -427,12 +442,18 @@ class Conductor(EventEmitter):
                 buffer=buffer,
                 buffer_limit=self._buffer_limit,
             )
-            self._run = run
-            return await run.run(generated, self._stop)
-        finally:
-            self._run = self._loop = None
-            self._is_processing = False
-            self._emit("end")
+        except BaseException:
+            if early is not None:
+                early.abandon()
+            raise
+
+    def _launch_template(self, boot: Boot, env: dict[str, str]) -> EarlyTemplate | None:
+        if self._start_method == "spawn" or self._target.script is not None:
+            return None
+        try:
+            return EarlyTemplate(boot, env)
+        except OSError:  # the first worker will say so
+            return None
 
     def _check_start(self) -> None:
         if assignment.is_worker():

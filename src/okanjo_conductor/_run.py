@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._core.records import Record
     from okanjo_conductor._delivery import OutcomeBuffer
     from okanjo_conductor._intake import JobsQueue
+    from okanjo_conductor._io.launching import EarlyTemplate
     from okanjo_conductor._types import Attempt, Key, Report, StatsReport
     from okanjo_conductor._wire.messages import AnyMessage
     from okanjo_conductor.errors import ProtocolError
@@ -76,9 +77,11 @@ class Run:
     def __init__(
         self,
         owner: Owner,
+        loop: asyncio.AbstractEventLoop,
         *,
         boot: bootstrap.Boot,
         env: dict[str, str],
+        early: EarlyTemplate | None,
         options: bytes,
         slots: int,
         policy: Policy,
@@ -90,13 +93,13 @@ class Run:
         buffer_limit: int | None,
     ) -> None:
         self._owner = owner
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         largest = min(buffer_limit or MAX_BATCH, MAX_BATCH)
         self._state = ConductorState(slots=slots, policy=policy, largest_batch=largest)
         self._options = options
         self._slots = slots
         self._cluster = LocalCluster(
-            self._loop, self, boot=boot, env=env, start_method=start_method
+            self._loop, self, boot=boot, env=env, start_method=start_method, early=early
         )
         self.intake = Intake(jobs_queue, job_key, job_timeout, self.post, self._loop)
         self._report = ReportBuilder()

@@ -44,7 +44,7 @@ def test_fields_are_given_by_place_or_by_name():
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (lambda: Point(), "the field 'x' is missing"),
+        (Point, "the field 'x' is missing"),
         (lambda: Point(y=1), "the field 'x' is missing"),
         (lambda: Point(1, 2, 3), "has 2 fields, not 3"),
         (lambda: Point(1, x=2), "'x' is given twice"),
