@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from okanjo_conductor._core.policy import Policy
@@ -69,7 +68,7 @@ def _script_target(worker_type: str) -> Target:
     if script is None:
         message = f"no worker given, and there is no script to start a {worker_type!r} worker in"
         raise ConfigurationError(message)
-    return Target(script=str(Path(script).absolute()))
+    return Target(script=os.path.abspath(script))  # noqa: PTH100 - `pathlib` takes 3 ms to load
 
 
 def _check_class(worker: type[Any]) -> None:

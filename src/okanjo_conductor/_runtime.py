@@ -15,22 +15,22 @@ queued, replies are handed over at once, other messages wait for the end of the 
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
 import signal
 import struct
 import sys
 import threading
-import traceback
 from collections import deque
 from contextlib import suppress
 from itertools import count
 from time import monotonic, perf_counter_ns
 
+from okanjo_conductor import _logs
 from okanjo_conductor._io import assignment, cells
 from okanjo_conductor._io.cells import CLAIM, HIGH, LOW
 from okanjo_conductor._io.leaving import leave_fork, leave_process
+from okanjo_conductor._logs import log
 from okanjo_conductor._types import LATER, Attempt, Cause, JobInfo, Key, Message
 from okanjo_conductor._wire import failures, records
 from okanjo_conductor._wire.byvalue import encode_by_value, reducers
@@ -64,14 +64,15 @@ from okanjo_conductor.errors import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable, Iterator
     from types import FrameType
     from typing import Any, NoReturn, TypeAlias
 
+    from okanjo_conductor._basis import Basis
     from okanjo_conductor._io.assignment import Assignment
     from okanjo_conductor._io.worker_link import WorkerLink
     from okanjo_conductor._wire.messages import AnyMessage, BadEnd
-    from okanjo_conductor._worker import ConductorWorker
 
 CRASH_CODE = 4
 """Exit code of `crash`, as in the Node module."""
@@ -82,8 +83,6 @@ _TURN = 0.05
 """Seconds that a thread other than the main one reads the link at a time."""
 _INTERRUPT_AGAIN = 0.02
 """Seconds until an interruption is tried again."""
-_log = logging.getLogger("okanjo_conductor.worker")
-_to_stderr = logging.lastResort or logging.StreamHandler()
 _started: Runtime | None = None
 
 
@@ -100,7 +99,7 @@ def current_job() -> JobInfo | None:
     return _started.job_at_hand() if _started else None
 
 
-def start(worker: ConductorWorker) -> None:
+def start(worker: Basis) -> None:
     """Run the worker of this process until the conductor has no more work for it."""
     global _started  # noqa: PLW0603 - one worker per process
     place = assignment.current()
@@ -171,7 +170,7 @@ class _Batch:
 class Runtime:
     """The life of one worker process."""
 
-    def __init__(self, worker: ConductorWorker, place: Assignment) -> None:
+    def __init__(self, worker: Basis, place: Assignment) -> None:
         self._worker = worker
         self._place = place
         self._link: WorkerLink = place.link
@@ -212,9 +211,9 @@ class Runtime:
         """Set up, work, tear down."""
         worker, link = self._worker, self._link
         worker._attach(self, self._place)
-        self._is_heard = bool(worker.listeners("job_done"))
-        worker.on("new_listener", self._on_new_listener)
-        self._install_logging()
+        self._is_heard = worker._hears("job_done")
+        worker._on_listener(self._note_listener)
+        _logs.install(self, self._place.log_level)
         signal.signal(signal.SIGUSR2, self._interrupt)
         cells.register_for_membarrier()
         try:
@@ -237,6 +236,8 @@ class Runtime:
     def die(self, error: BaseException | str | None) -> NoReturn:
         """End this process at once, as a crash, after its last report."""
         if isinstance(error, BaseException):
+            import traceback
+
             error = "".join(traceback.format_exception(error))
         with suppress(OSError, _ConductorGone):
             self.report_stats()
@@ -299,7 +300,7 @@ class Runtime:
         """Put the outcome of the job at hand into the log, and let go of the job."""
         batch, index = self._batch, self._index
         if batch is None or index < 0:
-            _log.error("process_job raised after get_next_job() had completed its last job")
+            log().error("process_job raised after get_next_job() had completed its last job")
             return
         now = perf_counter_ns()
         ordinal, nanoseconds = batch.first + index, now - self._started
@@ -347,7 +348,7 @@ class Runtime:
     def complete(self, error: Any, job: Any, value: Any) -> None:
         """Complete the job at hand, from any thread."""
         if self._index < 0 or self._completion is not None or not self._is_at_hand(job):
-            _log.warning("complete_job(job=%r): no such job waits to be completed; ignored", job)
+            log().warning("complete_job(job=%r): no such job waits to be completed; ignored", job)
             return
         self._completion = (error, value)
         self._link.wake()
@@ -548,7 +549,7 @@ class Runtime:
             if error is None:
                 self._posts.append(self._message(message, data))
             else:
-                _log.error("message %r is lost: %s", message.cmd, error)
+                log().error("message %r is lost: %s", message.cmd, error)
         else:
             self._arrived.append(message)
 
@@ -584,7 +585,7 @@ class Runtime:
         try:
             self._worker.on_master_message(post)
         except (Exception, SystemExit):
-            _log.exception("on_master_message raised for command %r", post.cmd)
+            log().exception("on_master_message raised for command %r", post.cmd)
 
     # Talking to the conductor
 
@@ -600,14 +601,14 @@ class Runtime:
         """Resolve the request that carried this callback id."""
         reply, callback = self._replies.pop(name, (None, None))
         if reply is None:
-            _log.warning("nobody waits for callback %r; ignored", name)
+            log().warning("nobody waits for callback %r; ignored", name)
             return
         reply.resolve(error, data)
         if callback is not None:
             try:
                 callback(error, data)
             except (Exception, SystemExit):
-                _log.exception("the callback of a request raised")
+                log().exception("the callback of a request raised")
 
     def look_up(self, name: str, keys: list[Any]) -> list[Any]:
         """Ask for lookup entries: ``(value,)`` or None for each key."""
@@ -646,21 +647,16 @@ class Runtime:
     def _emit(self, event: str, *args: Any) -> None:
         """Tell listeners, if there are any; what they raise is logged."""
         worker = self._worker
-        if worker.listeners(event):
+        if worker._hears(event):
             try:
-                worker.emit(event, *args)
+                worker._tell(event, *args)
             except (Exception, SystemExit):
-                _log.exception("a listener to %r raised", event)
+                log().exception("a listener to %r raised", event)
 
-    def _on_new_listener(self, event: str, _listener: Any) -> None:
+    def _note_listener(self, event: str) -> None:
         self._is_heard |= event == "job_done"
 
     # Logging
-
-    def _install_logging(self) -> None:
-        root = logging.getLogger()
-        root.addHandler(_LinkHandler(self))
-        root.setLevel(self._place.log_level)
 
     @property
     def is_fork(self) -> bool:
@@ -683,8 +679,8 @@ class Runtime:
 
 
 _OURS = "okanjo_conductor._"
-_WORKER = "okanjo_conductor._worker"
-"""Calls the user's function from a frame of its own, and does nothing in it."""
+_HARMLESS = frozenset({"okanjo_conductor._basis", "okanjo_conductor._worker"})
+"""They call the user's function, or are called by it, and have nothing to leave halfway."""
 _ON_MESSAGE: dict[type[Any], Callable[[Runtime, Any], None]] = {
     Jobs: Runtime._on_jobs,
     LargeJob: Runtime._on_large_job,
@@ -710,28 +706,6 @@ class _ConductorGone(BaseException):
     """Nobody is left to work for. Not an `Exception`: no job may catch it."""
 
 
-class _LinkHandler(logging.Handler):
-    """Sends log records over the job link; from a fork, prints them on the worker's stderr."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        super().__init__()
-        self._runtime = runtime
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if self._runtime.is_fork:
-            _to_stderr.emit(record)
-            return
-        try:
-            record.message = record.msg = record.getMessage()
-            record.args = None
-            if record.exc_info:
-                record.exc_text = logging.Formatter().formatException(record.exc_info)
-                record.exc_info = None
-            self._runtime.send_log(record)
-        except Exception:
-            self.handleError(record)
-
-
 def _attempt(end: BadEnd) -> Attempt:
     number, cause, type_name, text, worker_id, seconds = end
     return Attempt(number, Cause(cause), RemoteError(type_name, text), worker_id, seconds)
@@ -742,7 +716,7 @@ def _is_users_code(frame: FrameType | None) -> bool:
     is_within = False
     while frame is not None and frame.f_code is not Runtime._run_batch.__code__:
         module = str(frame.f_globals.get("__name__"))
-        if module.startswith(_OURS) and module != _WORKER:
+        if module.startswith(_OURS) and module not in _HARMLESS:
             return False
         is_within = True
         frame = frame.f_back
@@ -758,7 +732,7 @@ def _keys(pickled: bytes, count: int) -> list[Key]:
     try:
         keys: list[Key] = pickle.loads(pickled)
     except BaseException:  # a key's class may raise anything
-        _log.exception("the keys of %d jobs cannot be unpickled in the worker", count)
+        log().exception("the keys of %d jobs cannot be unpickled in the worker", count)
         return ["(a key that cannot be unpickled in the worker)"] * count
     return keys
 

@@ -75,7 +75,8 @@ def test_options_of_the_interpreter_are_passed_on(option):
     code = (
         "from okanjo_conductor._io.launching import _interpreter_flags; print(_interpreter_flags())"
     )
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     done = subprocess.run(
-        [sys.executable, option, "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, option, "-c", code], capture_output=True, text=True, check=True, env=env
     )
     assert option[:2] in done.stdout

@@ -8,6 +8,7 @@ launching  starting a process that serves this one
 bootstrap  the first words to a new process, before there is a worker
 assignment what this process is: a conductor's own, or a worker of one
 leaving    how a worker process ends
+files      reading small files of the kernel's
 loops      reaching an event loop from any thread
 cpus       how many CPUs this process may use
 """

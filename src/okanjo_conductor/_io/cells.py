@@ -21,7 +21,6 @@ microsecond. The protocol and a torture test of it were prototyped before this w
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
 import sys
@@ -146,10 +145,14 @@ def _membarrier_call() -> Callable[[int], int] | None:
     number = _MEMBARRIER_NUMBERS.get(os.uname().machine)
     if not sys.platform.startswith("linux") or number is None:
         return None
+    import ctypes  # takes 2 ms to load
+
     syscall = ctypes.CDLL(None, use_errno=True).syscall
     return lambda command: int(syscall(number, command, 0, 0))
 
 
 def _require(result: int) -> None:
     if result < 0:
+        import ctypes
+
         raise OSError(ctypes.get_errno(), "membarrier(GLOBAL_EXPEDITED) failed")

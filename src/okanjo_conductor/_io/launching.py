@@ -103,7 +103,7 @@ def _interpreter_flags() -> list[str]:
         or sys._xoptions
         or flags.debug
         or flags.optimize
-        or flags.dont_write_bytecode
+        or (flags.dont_write_bytecode and not os.environ.get("PYTHONDONTWRITEBYTECODE"))
         or flags.no_user_site
         or flags.no_site
         or flags.ignore_environment

@@ -6,7 +6,6 @@ import atexit
 import os
 import sys
 import time
-import traceback
 from contextlib import suppress
 from threading import Thread
 
@@ -42,6 +41,8 @@ def leave_fork(error: BaseException | None) -> NoReturn:
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     elif error is not None:
+        import traceback  # rarely needed
+
         text = "".join(traceback.format_exception(error))
     else:
         text = (

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import marshal
 import pickle
-import traceback
 
 from okanjo_conductor._plain import Frozen, values_of
 from okanjo_conductor.errors import RemoteError, RemoteTraceback
@@ -114,6 +113,8 @@ def _part_that_broke(error: BaseException) -> str:
 
 
 def _formatted(error: BaseException) -> str:
+    import traceback  # takes 2 ms to load
+
     try:
         return "".join(traceback.format_exception(error))
     except BaseException as broken:
@@ -144,7 +145,8 @@ def qualified_name(kind: type) -> str:
 
 def _innermost_place(trace: TracebackType | None) -> str:
     place = ""
-    for frame, line in traceback.walk_tb(trace):
+    while trace is not None:
+        frame, line, trace = trace.tb_frame, trace.tb_lineno, trace.tb_next
         # Code run by exec() names its module as it likes, or not at all.
         if str(frame.f_globals.get("__name__")).split(".", 1)[0] != _PACKAGE:
             place = f"{frame.f_code.co_filename}:{line} in {frame.f_code.co_qualname}"
