@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import deque
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._core.records import JobFailed, JobRetried, JobsDone
@@ -50,6 +51,28 @@ def outcomes_of(record: JobsDone | JobFailed) -> Iterator[Outcome]:
             seconds=last.seconds if last else None,
         )
         return
+    if record.histories:
+        yield from _outcomes_with_a_past(record)
+        return
+    jobs = record.jobs
+    seconds = (nanoseconds / 1e9 for nanoseconds in record.nanoseconds)
+    yield from map(
+        Outcome,
+        jobs.keys,
+        jobs.payloads,
+        repeat(JobState.DONE),
+        record.values,
+        repeat(None),
+        repeat(None),
+        repeat(1),
+        repeat(()),
+        repeat(record.worker_id),
+        repeat(record.slot),
+        seconds,
+    )
+
+
+def _outcomes_with_a_past(record: JobsDone) -> Iterator[Outcome]:
     jobs = record.jobs
     columns = (jobs.ids, jobs.keys, jobs.payloads, record.values, record.nanoseconds)
     for job_id, key, payload, value, nanoseconds in zip(*columns, strict=True):

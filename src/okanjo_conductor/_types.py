@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, NewType, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NewType, final
 
 from okanjo_conductor.errors import ConfigurationError, JobsFailedError
 
@@ -114,9 +114,12 @@ class Attempt:
     """How long it ran, or None where its worker did not live to tell."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a job finally ended. Every accepted job has exactly one."""
+class Outcome(NamedTuple):
+    """How a job finally ended. Every accepted job has exactly one.
+
+    A named tuple, because there is one for each of a million jobs: it is made several times as fast
+    as a frozen dataclass.
+    """
 
     key: Key
     job: Any
