@@ -22,7 +22,6 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from okanjo_conductor import _runtime
 from okanjo_conductor._io import assignment, bootstrap, deadman, groups
@@ -34,7 +33,10 @@ from okanjo_conductor._wire.messages import LastWords
 from okanjo_conductor._worker import ConductorWorker, FunctionWorker
 from okanjo_conductor.errors import ConfigurationError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
     from okanjo_conductor._io.bootstrap import Boot, Start, Target
 
 _NO_PIDFD_POLL = 20

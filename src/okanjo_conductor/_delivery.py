@@ -55,21 +55,10 @@ def outcomes_of(record: JobsDone | JobFailed) -> Iterator[Outcome]:
         yield from _outcomes_with_a_past(record)
         return
     jobs = record.jobs
-    seconds = (nanoseconds / 1e9 for nanoseconds in record.nanoseconds)
-    yield from map(
-        Outcome,
-        jobs.keys,
-        jobs.payloads,
-        repeat(JobState.DONE),
-        record.values,
-        repeat(None),
-        repeat(None),
-        repeat(1),
-        repeat(()),
-        repeat(record.worker_id),
-        repeat(record.slot),
-        seconds,
-    )
+    seconds = [nanoseconds / 1e9 for nanoseconds in record.nanoseconds]
+    fixed = (None, None, 1, (), record.worker_id, record.slot)
+    columns = (jobs.keys, jobs.payloads, repeat(JobState.DONE), record.values)
+    yield from map(Outcome._make, zip(*columns, *map(repeat, fixed), seconds, strict=False))
 
 
 def _outcomes_with_a_past(record: JobsDone) -> Iterator[Outcome]:

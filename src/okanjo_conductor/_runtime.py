@@ -27,7 +27,6 @@ from collections import deque
 from contextlib import suppress
 from itertools import count
 from time import monotonic, perf_counter_ns
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from okanjo_conductor._io import assignment, cells
 from okanjo_conductor._io.cells import CLAIM, HIGH, LOW
@@ -63,9 +62,11 @@ from okanjo_conductor.errors import (
     SerialisationError,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
+    from typing import Any, NoReturn, TypeAlias
 
     from okanjo_conductor._io.assignment import Assignment
     from okanjo_conductor._io.worker_link import WorkerLink

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from pyee.base import EventEmitter
 
@@ -12,8 +11,10 @@ from okanjo_conductor import _runtime
 from okanjo_conductor._io import assignment
 from okanjo_conductor.errors import ConductorStateError, ConfigurationError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any, NoReturn
 
     from okanjo_conductor._io.assignment import Assignment
     from okanjo_conductor._runtime import Reply, Runtime

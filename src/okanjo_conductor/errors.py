@@ -27,8 +27,7 @@ The facts stand in the message and as attributes too.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from okanjo_conductor._types import Report
 

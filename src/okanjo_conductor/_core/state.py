@@ -20,7 +20,6 @@ The run goes through `Phase`s in one direction only::
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from enum import IntEnum, auto
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +33,7 @@ from okanjo_conductor._core.policy import FailureBudget, Policy
 from okanjo_conductor._core.prefetch import MAX_BATCH
 from okanjo_conductor._core.retry import delay, final_state
 from okanjo_conductor._core.stats import StatsBook
+from okanjo_conductor._plain import Frozen, fresh
 from okanjo_conductor._types import Attempt, Cause, JobState, Ordinal, Recycle, WorkerExit
 from okanjo_conductor.errors import (
     IllegalEventError,
@@ -79,12 +79,11 @@ class Intake(IntEnum):
     """It broke, or the run is being stopped."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Frozen):
     """What follows from an event: facts to deliver, then commands to carry out, in order."""
 
-    records: list[rec.Record] = field(default_factory=list)
-    commands: list[do.Command] = field(default_factory=list)
+    records: list[rec.Record] = fresh(factory=list)
+    commands: list[do.Command] = fresh(factory=list)
 
 
 class ConductorState:

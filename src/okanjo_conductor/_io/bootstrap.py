@@ -18,13 +18,18 @@ import os
 import pickle
 import socket
 import struct
-from typing import Any, NamedTuple
+
+from okanjo_conductor._plain import Frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _LENGTH = struct.Struct("<Q")
 _MAX_DESCRIPTORS = 16
 
 
-class Target(NamedTuple):
+class Target(Frozen):
     """Where the worker comes from: exactly one field is set."""
 
     reference: tuple[str, str] | None = None
@@ -35,7 +40,7 @@ class Target(NamedTuple):
     """Path of a script that starts its own worker."""
 
 
-class Boot(NamedTuple):
+class Boot(Frozen):
     """What a new process must know; comes with the dead man's read end."""
 
     target: Target
@@ -43,7 +48,7 @@ class Boot(NamedTuple):
     argv: list[str]
 
 
-class Start(NamedTuple):
+class Start(Frozen):
     """Become a worker, or fork one; comes with the worker's ends."""
 
     worker_id: int
@@ -55,34 +60,34 @@ class Start(NamedTuple):
     log_level: int
 
 
-class Booted(NamedTuple):
+class Booted(Frozen):
     """The worker's module is imported."""
 
     can_fork: bool
     """Whether no other thread runs in this process."""
 
 
-class BootFailed(NamedTuple):
+class BootFailed(Frozen):
     """The worker could not be loaded."""
 
     detail: str
 
 
-class Started(NamedTuple):
+class Started(Frozen):
     """A worker was forked. Comes with its pidfd where there are pidfds."""
 
     worker_id: int
     pid: int
 
 
-class ForkFailed(NamedTuple):
+class ForkFailed(Frozen):
     """A worker could not be forked."""
 
     worker_id: int
     detail: str
 
 
-class Exited(NamedTuple):
+class Exited(Frozen):
     """A forked worker is gone, with its process group, and was reaped."""
 
     worker_id: int

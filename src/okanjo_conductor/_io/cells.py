@@ -26,10 +26,11 @@ import mmap
 import os
 import sys
 from functools import cache
-from typing import TYPE_CHECKING, Final
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Final
 
 CLAIM: Final = 0
 DECLINED: Final = 1

@@ -9,7 +9,10 @@ import time
 import traceback
 from contextlib import suppress
 from threading import Thread
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 _PATIENCE = 10.0
 """Seconds that exit handlers may take. One that waits for a process that never ends would otherwise

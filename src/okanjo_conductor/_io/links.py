@@ -12,15 +12,14 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
 
 from okanjo_conductor._io import cells
+from okanjo_conductor._plain import Plain, values_of
 
 _SOCKET_BUFFER = 1 << 20
 
 
-@dataclass(slots=True)
-class WorkerEnds:
+class WorkerEnds(Plain):
     """Descriptors for the worker."""
 
     job_link: int
@@ -30,7 +29,7 @@ class WorkerEnds:
 
     def as_list(self) -> list[int]:
         """Return them in the order in which they travel."""
-        return [getattr(self, field.name) for field in fields(self)]
+        return list(values_of(self))
 
     def close(self) -> None:
         """Close the conductor's copies."""
@@ -38,8 +37,7 @@ class WorkerEnds:
             os.close(descriptor)
 
 
-@dataclass(slots=True)
-class ConductorEnds:
+class ConductorEnds(Plain):
     """Descriptors and memory for the conductor."""
 
     job_link: socket.socket

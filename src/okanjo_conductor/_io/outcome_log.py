@@ -15,14 +15,15 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from typing import TYPE_CHECKING, Final
 
 from okanjo_conductor._io import cells
 from okanjo_conductor._io.cells import HEAD
 from okanjo_conductor._wire import records
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Final
 
 _LARGEST_RECORD = 1 << 15
 _STRONG = frozenset({"x86_64", "amd64", "i686"})

@@ -9,7 +9,6 @@ import socket
 import threading
 from contextlib import suppress
 from time import sleep
-from typing import TYPE_CHECKING
 
 from okanjo_conductor._io import cells
 from okanjo_conductor._io.descriptors import move_up
@@ -17,6 +16,7 @@ from okanjo_conductor._io.outcome_log import Writer
 from okanjo_conductor._wire.connection import Connection
 from okanjo_conductor._wire.messages import Bell
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from okanjo_conductor._wire.messages import AnyMessage
 

@@ -19,12 +19,13 @@ import io
 import pickle
 import sys
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._wire.codec import Encoded, checked, encode
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
 _MAIN = "__main__"
 _MAIN_BYTES = _MAIN.encode()

@@ -12,10 +12,13 @@ exception out of here as the fault of that one value.
 from __future__ import annotations
 
 import pickle
-from typing import Any, Final, NamedTuple, TypeAlias
 
 from okanjo_conductor._wire.frames import MAX_BUFFERS
 from okanjo_conductor.errors import SerialisationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, TypeAlias
 
 ATOMS: Final = frozenset({int, float, bool, type(None), str})
 OUT_OF_BAND = 1 << 16
@@ -25,11 +28,24 @@ MAX_SIZE = 1 << 32
 _PROTOCOL = 5
 
 
-class Encoded(NamedTuple):
+class Encoded:
     """A pickle and the buffers that travel beside it."""
 
-    blob: bytes | bytearray
-    buffers: list[Any]
+    __slots__ = ("blob", "buffers")
+
+    def __init__(self, blob: bytes | bytearray, buffers: list[Any]) -> None:
+        self.blob = blob
+        self.buffers = buffers
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Encoded):
+            return NotImplemented
+        return (self.blob, self.buffers) == (other.blob, other.buffers)
+
+    __hash__ = None  # type: ignore[assignment]  # buffers cannot be hashed
+
+    def __repr__(self) -> str:
+        return f"Encoded({self.blob!r}, {self.buffers!r})"
 
     @property
     def is_large(self) -> bool:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import marshal
 import pickle
 import traceback
-from typing import TYPE_CHECKING, NamedTuple
 
+from okanjo_conductor._plain import Frozen, values_of
 from okanjo_conductor.errors import RemoteError, RemoteTraceback
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -27,7 +28,7 @@ _LOST_THERE = (
 _PACKAGE = __name__.split(".", 1)[0]
 
 
-class Failure(NamedTuple):
+class Failure(Frozen):
     """What is known of an exception in another process."""
 
     type_name: str
@@ -56,7 +57,7 @@ def take_apart(error: BaseException) -> Failure:
 
 def pack(failure: Failure) -> bytes:
     """Make the bytes of a failure."""
-    return marshal.dumps(tuple(failure))
+    return marshal.dumps(values_of(failure))
 
 
 def unpack(packed: bytes | bytearray) -> Failure:

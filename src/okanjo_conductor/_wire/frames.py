@@ -19,10 +19,11 @@ from __future__ import annotations
 import struct
 from collections import deque
 from sys import getrefcount
-from typing import TYPE_CHECKING, NamedTuple
 
+from okanjo_conductor._plain import Frozen
 from okanjo_conductor.errors import ProtocolError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -37,7 +38,7 @@ _JOIN_LIMIT = 1 << 13
 _IOV_LIMIT = 256
 
 
-class Frame(NamedTuple):
+class Frame(Frozen):
     """One received frame."""
 
     kind: int

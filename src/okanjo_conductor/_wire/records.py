@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import pickle
 import struct
-from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._wire.codec import Encoded
 from okanjo_conductor.errors import ProtocolError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 LONG1_8 = b"\x8a\x08"
 """The opcode that 8 bytes of an integer follow."""

@@ -318,7 +318,7 @@ class World:
                 self.places(),
                 {k: len(v) for k, v in ledger._histories.items()},
                 [
-                    [getattr(w, name) for name in w.__slots__ if name not in ("slot", "sizer")]
+                    [getattr(w, name) for name in type(w).names if name not in ("slot", "sizer")]
                     + [w.sizer.batch, w.sizer._seconds_per_job]
                     for w in fleet
                 ],
