@@ -139,7 +139,7 @@ def test_a_row_is_a_tuple_with_names():
     assert (spot.x, spot.y, spot.both) == (1, "a", "1a")
     assert spot == Spot._make([1, "a"]) == (1, "a")
     assert repr(spot) == "Spot(x=1, y='a')"
-    assert spot._respot(y="b") == Spot(1, "b")
+    assert spot._replace(y="b") == Spot(1, "b")
     assert pickle.loads(pickle.dumps(spot)) == spot
     assert type(pickle.loads(pickle.dumps(spot))) is Spot
     assert dataclasses.asdict(spot) == {"x": 1, "y": "a"}
