@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import deque
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._core.records import JobFailed, JobRetried, JobsDone
@@ -50,6 +51,17 @@ def outcomes_of(record: JobsDone | JobFailed) -> Iterator[Outcome]:
             seconds=last.seconds if last else None,
         )
         return
+    if record.histories:
+        yield from _outcomes_with_a_past(record)
+        return
+    jobs = record.jobs
+    seconds = [nanoseconds / 1e9 for nanoseconds in record.nanoseconds]
+    fixed = (None, None, 1, (), record.worker_id, record.slot)
+    columns = (jobs.keys, jobs.payloads, repeat(JobState.DONE), record.values)
+    yield from map(Outcome._make, zip(*columns, *map(repeat, fixed), seconds, strict=False))
+
+
+def _outcomes_with_a_past(record: JobsDone) -> Iterator[Outcome]:
     jobs = record.jobs
     columns = (jobs.ids, jobs.keys, jobs.payloads, record.values, record.nanoseconds)
     for job_id, key, payload, value, nanoseconds in zip(*columns, strict=True):

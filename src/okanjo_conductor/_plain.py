@@ -9,9 +9,11 @@ Type checkers see dataclasses, and so do `dataclasses.fields`, `asdict` and `rep
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 TYPE_CHECKING = False  # `typing` takes longer to load than everything else that a worker needs
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any, Self, TypeVar, dataclass_transform
 
     _T = TypeVar("_T")
@@ -170,3 +172,51 @@ class Frozen(_Base):
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(fresh,))
 class Named(Frozen):
     """Frozen, and made by naming each field."""
+
+
+class _RowType(_PlainType):
+    """The type of rows: fields are places in a tuple."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> _RowType:
+        """Make a class."""
+        names = tuple(body.get("__annotations__", ()))
+        body["__slots__"], body["__match_args__"] = (), names
+        body.update((field, property(itemgetter(place))) for place, field in enumerate(names))
+        made = type.__new__(cls, name, bases, body)
+        made.names, made._defaults = names, {}
+        return made
+
+
+if TYPE_CHECKING:
+
+    class _Tuple: ...
+
+else:
+    _Tuple = tuple
+
+
+@dataclass_transform(frozen_default=True)
+class Row(_Tuple, metaclass=_RowType):
+    """Frozen as well, and a tuple: made in a quarter of the time, for what there is a million of.
+
+    `_make` makes one of the values of all fields, in order.
+    """
+
+    __dataclass_fields__ = _DataclassFields()
+
+    if TYPE_CHECKING:  # they know the arguments
+
+        @classmethod
+        def _make(cls, _values: Iterable[Any]) -> Self: ...
+
+    else:
+        _make = classmethod(tuple.__new__)
+
+        def __new__(cls, *args: Any, **given: Any) -> Self:
+            """Make a row of values by place and by name."""
+            values = cls.completed(args, given)
+            return tuple.__new__(cls, [values[name] for name in cls.names])
+
+    __repr__ = _Base.__repr__
+    __reduce__ = _Base.__reduce__
+    _replace = __replace__ = _Base._replace

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from enum import StrEnum
 
-from okanjo_conductor._plain import Frozen, Plain, fresh
+from okanjo_conductor._plain import Frozen, Plain, Row, fresh
 from okanjo_conductor.errors import ConfigurationError, JobsFailedError
 
 TYPE_CHECKING = False  # see _plain
@@ -115,7 +115,7 @@ class Attempt(Frozen):
     """How long it ran, or None where its worker did not live to tell."""
 
 
-class Outcome(Frozen):
+class Outcome(Row):
     """How a job finally ended. Every accepted job has exactly one."""
 
     key: Key

@@ -594,3 +594,8 @@ def test_a_held_job_is_known_by_its_ordinal():
     run = Run(1)
     assert run.state.key_of(1, 1) == "key 0"
     assert run.state.key_of(1, 2) is None
+
+
+def test_the_source_is_dry_when_it_had_nothing_more():
+    assert Run(1).state.is_dry
+    assert not Run(1, is_dry=False).state.is_dry

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from okanjo_conductor._plain import Frozen, Named, Plain, fresh, values_of
+from okanjo_conductor._plain import Frozen, Named, Plain, Row, fresh, values_of
 
 
 class Point(Frozen):
@@ -118,3 +118,41 @@ def test_dataclasses_know_it():
 def test_it_has_nothing_but_its_fields():
     assert values_of(Point(1, 2)) == (1, 2)
     assert not hasattr(Point(1), "__dict__")
+
+
+# Rows
+
+
+class Spot(Row):
+    """A row."""
+
+    x: int
+    y: str
+
+    @property
+    def both(self):
+        return f"{self.x}{self.y}"
+
+
+def test_a_row_is_a_tuple_with_names():
+    spot = Spot(1, y="a")
+    assert (spot.x, spot.y, spot.both) == (1, "a", "1a")
+    assert spot == Spot._make([1, "a"]) == (1, "a")
+    assert repr(spot) == "Spot(x=1, y='a')"
+    assert spot._replace(y="b") == Spot(1, "b")
+    assert pickle.loads(pickle.dumps(spot)) == spot
+    assert type(pickle.loads(pickle.dumps(spot))) is Spot
+    assert dataclasses.asdict(spot) == {"x": 1, "y": "a"}
+
+
+def test_a_row_cannot_be_changed():
+    spot = Spot(1, "a")
+    with pytest.raises(AttributeError):
+        spot.x = 2
+    with pytest.raises(AttributeError):
+        spot.z = 2
+
+
+def test_a_row_needs_all_its_fields():
+    with pytest.raises(TypeError, match="the field 'y' is missing"):
+        Spot(1)
