@@ -25,6 +25,7 @@ from okanjo_conductor._io import assignment, bootstrap, deadman, groups
 from okanjo_conductor._io.descriptors import move_up
 from okanjo_conductor._io.leaving import leave_process
 from okanjo_conductor._io.worker_link import WorkerLink
+from okanjo_conductor._wire import functions
 from okanjo_conductor._wire.byvalue import share_main
 from okanjo_conductor._wire.messages import LastWords
 from okanjo_conductor.errors import ConfigurationError
@@ -74,6 +75,10 @@ def _load(target: Target) -> Any:
         for name in path.split("."):
             found = getattr(found, name)
         return found
+    if target.function is not None:
+        worker = functions.unpack(target.function)
+        share_main(worker)
+        return worker
     if target.pickled is not None:
         worker = pickle.loads(target.pickled)
         share_main(worker)

@@ -14,6 +14,7 @@ from okanjo_conductor._core.policy import Policy
 from okanjo_conductor._io.bootstrap import Target
 from okanjo_conductor._io.cpus import usable_cpus
 from okanjo_conductor._io.memory import rss_of
+from okanjo_conductor._wire import functions
 from okanjo_conductor._wire.byvalue import (
     encode_by_value,
     encode_worker,
@@ -48,6 +49,8 @@ def find_target(worker: Any, worker_type: str) -> Target:
         raise ConfigurationError(message)
     if is_importable(worker):
         return Target(reference=(worker.__module__, worker.__qualname__))
+    if (packed := functions.pack(worker, is_importable)) is not None:
+        return Target(function=packed)
     try:
         return Target(pickled=encode_worker(worker))
     except Exception as error:

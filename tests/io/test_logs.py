@@ -24,7 +24,7 @@ print(outcome.value)
 
 
 @pytest.mark.parametrize(
-    "before", ["", "import logging; logging.basicConfig(format='%(name)s: %(message)s')"]
+    "before", ["", "from logging import basicConfig; basicConfig(format='%(name)s: %(message)s')"]
 )
 def test_a_worker_loads_logging_when_it_is_used(before):
     done = subprocess.run(

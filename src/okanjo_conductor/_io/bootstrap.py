@@ -34,6 +34,8 @@ class Target(Frozen):
 
     reference: tuple[str, str] | None = None
     """Module and qualified name."""
+    function: bytes | None = None
+    """A simple function of ``__main__``, packed."""
     pickled: bytes | None = None
     """A cloudpickle, for what other processes cannot import."""
     script: str | None = None

@@ -8,5 +8,6 @@ codec       values (payloads, results, message data) to bytes and back
 records     the outcome log that the worker writes into its result pipe
 failures    an exception, taken apart to travel and rebuilt on the other side
 byvalue     classes and functions of ``__main__``, sent by value once per worker
+functions   simple functions of ``__main__``, without cloudpickle
 connection  frames and messages together; the same class for both ends
 """
