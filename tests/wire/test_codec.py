@@ -195,3 +195,11 @@ def test_what_unpickling_raises_is_passed_on():
         decode(Encoded(b"no pickle", []))
     with pytest.raises(EOFError):
         decode_payload(b"")
+
+
+def test_what_is_encoded_is_compared_and_shown_by_its_parts():
+    encoded = Encoded(b"a", [b"b"])
+    assert encoded == Encoded(b"a", [b"b"])
+    assert encoded != Encoded(b"a", [])
+    assert encoded != (b"a", [b"b"])
+    assert repr(encoded) == "Encoded(b'a', [b'b'])"
