@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import signal
@@ -264,7 +263,7 @@ def test_a_template_killed_with_orders_at_hand_loses_no_worker(tmp_path):
     def stop_template(_end):
         if is_first(tmp_path / "second"):
             os.kill(template[0], signal.SIGSTOP)
-            asyncio.get_running_loop().call_soon(kill, template[0])
+            run.conductor._loop.call_soon(kill, template[0])
 
     run.run()
 
