@@ -8,14 +8,13 @@ runs nothing of the user's but the import.
 
 from __future__ import annotations
 
+import _socket as socket  # as in `bootstrap`
 import errno
 import faulthandler
 import gc
 import os
-import pickle
 import select
 import signal
-import socket
 import sys
 from contextlib import suppress
 
@@ -25,7 +24,7 @@ from okanjo_conductor._io import assignment, bootstrap, deadman, groups
 from okanjo_conductor._io.descriptors import move_up
 from okanjo_conductor._io.leaving import leave_process
 from okanjo_conductor._io.worker_link import WorkerLink
-from okanjo_conductor._wire import functions
+from okanjo_conductor._wire import functions, pickling
 from okanjo_conductor._wire.byvalue import share_main
 from okanjo_conductor._wire.messages import LastWords
 from okanjo_conductor.errors import ConfigurationError
@@ -80,7 +79,7 @@ def _load(target: Target) -> Any:
         share_main(worker)
         return worker
     if target.pickled is not None:
-        worker = pickle.loads(target.pickled)
+        worker = pickling.loads(target.pickled)
         share_main(worker)
         return worker
     return None
@@ -190,7 +189,7 @@ def _become(boot: Boot, worker: Any, order: Start, ends: list[int]) -> NoReturn:
     code = 1
     try:
         if boot.target.script is None:
-            _construct(worker, pickle.loads(order.options)).start()
+            _construct(worker, pickling.loads(order.options)).start()
             code = 0
         else:
             code = _run_script(boot.target.script, link)

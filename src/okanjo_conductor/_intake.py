@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice, repeat
-from queue import SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -391,6 +390,8 @@ class _ReadingThread(_Reader):
     ) -> None:
         super().__init__(loop, report, keep)
         self._iterator = iterator
+        from queue import SimpleQueue  # only who has blocking iterators needs it
+
         self._wakes: SimpleQueue[None] = SimpleQueue()
         threading.Thread(target=self._run, name="okanjo-conductor-intake", daemon=True).start()
 

@@ -16,7 +16,6 @@ queued, replies are handed over at once, other messages wait for the end of the 
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import struct
 import sys
@@ -32,7 +31,7 @@ from okanjo_conductor._io.cells import CLAIM, HIGH, LOW
 from okanjo_conductor._io.leaving import leave_fork, leave_process
 from okanjo_conductor._logs import log
 from okanjo_conductor._types import LATER, Attempt, Cause, JobInfo, Key, Message
-from okanjo_conductor._wire import failures, records
+from okanjo_conductor._wire import failures, pickling, records
 from okanjo_conductor._wire.byvalue import encode_by_value, reducers
 from okanjo_conductor._wire.codec import ATOMS, Encoded, decode, decode_payload, encode
 from okanjo_conductor._wire.messages import (
@@ -533,7 +532,7 @@ class Runtime:
         self._batches.append(_Batch(message.ordinal, [message.value], keys, histories))
 
     def _on_define(self, message: Define) -> None:
-        setattr(sys.modules["__main__"], message.name, pickle.loads(message.blob))
+        setattr(sys.modules["__main__"], message.name, pickling.loads(message.blob))
 
     def _on_stop(self, _message: Stop) -> None:
         self._is_stopping = True
@@ -730,7 +729,7 @@ def _plain(field: Any) -> Any:
 def _keys(pickled: bytes, count: int) -> list[Key]:
     """Read the keys of a batch. One that cannot be read here must not spoil the jobs."""
     try:
-        keys: list[Key] = pickle.loads(pickled)
+        keys: list[Key] = pickling.loads(pickled)
     except BaseException:  # a key's class may raise anything
         log().exception("the keys of %d jobs cannot be unpickled in the worker", count)
         return ["(a key that cannot be unpickled in the worker)"] * count

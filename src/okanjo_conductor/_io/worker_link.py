@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import _socket as socket  # as in `bootstrap`
 import errno
 import os
 import select
-import socket
 import threading
 from contextlib import suppress
 from time import sleep

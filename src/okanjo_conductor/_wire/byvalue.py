@@ -15,10 +15,10 @@ once to each worker, which puts it into its own ``__main__``. It is slower than 
 from __future__ import annotations
 
 import io
-import pickle
 import sys
 from types import FunctionType
 
+from okanjo_conductor._wire import pickling
 from okanjo_conductor._wire.codec import Encoded, checked, encode
 
 TYPE_CHECKING = False
@@ -99,7 +99,7 @@ def encode_by_value(value: Any) -> Encoded:
     """
     try:
         return encode(value)
-    except (pickle.PicklingError, AttributeError, TypeError):
+    except (pickling.PicklingError, AttributeError, TypeError):
         import cloudpickle  # rarely needed
 
         return checked(Encoded(bytes(cloudpickle.dumps(value, protocol=5)), []))
@@ -138,7 +138,7 @@ def _came_with(worker: Any) -> Iterator[tuple[str, Any]]:
                 yield from function.__globals__.items()
 
 
-class _MainPickler(pickle.Pickler):
+class _MainPickler(pickling.Pickler):
     """Notes which objects of ``__main__`` a pickle refers to."""
 
     def __init__(self, file: io.BytesIO) -> None:

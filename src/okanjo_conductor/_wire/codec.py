@@ -11,13 +11,13 @@ exception out of here as the fault of that one value.
 
 from __future__ import annotations
 
-import pickle
-
+from okanjo_conductor._wire import pickling
 from okanjo_conductor._wire.frames import MAX_BUFFERS
 from okanjo_conductor.errors import SerialisationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pickle import PickleBuffer
     from typing import Any, Final, TypeAlias
 
 ATOMS: Final = frozenset({int, float, bool, type(None), str})
@@ -66,14 +66,16 @@ def encode(value: Any) -> Encoded:
     """
     buffers: list[Any] = []
 
-    def stays_in_band(buffer: pickle.PickleBuffer) -> bool:
+    def stays_in_band(buffer: PickleBuffer) -> bool:
         raw = buffer.raw()
         if raw.nbytes < OUT_OF_BAND or len(buffers) >= MAX_BUFFERS - 1:
             return True
         buffers.append(raw)
         return False
 
-    return checked(Encoded(pickle.dumps(value, _PROTOCOL, buffer_callback=stays_in_band), buffers))
+    return checked(
+        Encoded(pickling.dumps(value, _PROTOCOL, buffer_callback=stays_in_band), buffers)
+    )
 
 
 def checked(encoded: Encoded) -> Encoded:
@@ -98,12 +100,12 @@ def decode(encoded: Encoded) -> Any:
     Raises:
         Exception: whatever unpickling this value raises.
     """
-    return pickle.loads(encoded.blob, buffers=encoded.buffers)
+    return pickling.loads(encoded.blob, buffers=encoded.buffers)
 
 
 def stand_in(size: int) -> Encoded:
     """Make what takes the place of a value that was too large; decoding it raises MemoryError."""
-    return Encoded(pickle.dumps(_TooLarge(size), _PROTOCOL), [])
+    return Encoded(pickling.dumps(_TooLarge(size), _PROTOCOL), [])
 
 
 class _TooLarge:
@@ -130,5 +132,5 @@ def encode_payload(payload: Any) -> Wire:
 def decode_payload(wire: Wire) -> Any:
     """Rebuild a job's payload."""
     if type(wire) is bytes:
-        return pickle.loads(wire)
+        return pickling.loads(wire)
     return decode(wire) if type(wire) is Encoded else wire

@@ -7,9 +7,9 @@ else is sent suffices to tell the story without it.
 from __future__ import annotations
 
 import marshal
-import pickle
 
 from okanjo_conductor._plain import Frozen, values_of
+from okanjo_conductor._wire import pickling
 from okanjo_conductor.errors import RemoteError, RemoteTraceback
 
 TYPE_CHECKING = False
@@ -85,7 +85,7 @@ def _unpickled(failure: Failure) -> tuple[Exception | None, str]:
     if failure.pickled is None:
         return None, failure.lost
     try:
-        error = pickle.loads(failure.pickled)
+        error = pickling.loads(failure.pickled)
     except KeyboardInterrupt:
         raise  # more likely the user's than the exception's
     except BaseException as broken:  # its class may raise anything
@@ -98,7 +98,7 @@ def _unpickled(failure: Failure) -> tuple[Exception | None, str]:
 
 def _pickled(error: BaseException) -> tuple[bytes | None, str]:
     try:
-        return pickle.dumps(error, 5), ""
+        return pickling.dumps(error, 5), ""
     except BaseException as broken:  # its class may raise anything
         return None, _LOST_THERE.format(
             qualified_name(type(broken)), text_of(broken), _part_that_broke(error)

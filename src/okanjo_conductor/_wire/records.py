@@ -16,9 +16,9 @@ What is too long for the log travels as a `LargeOutcome` frame.
 
 from __future__ import annotations
 
-import pickle
 import struct
 
+from okanjo_conductor._wire import pickling
 from okanjo_conductor._wire.codec import Encoded
 from okanjo_conductor.errors import ProtocolError
 
@@ -49,7 +49,7 @@ INT_RECORD = struct.Struct("<2sq2sq2sq")
 
 def atom(value: float | str | None) -> bytes:
     """Make the result item of an atom: its pickle without protocol mark and STOP."""
-    return pickle.dumps(value, 3)[2:-1]
+    return pickling.dumps(value, 3)[2:-1]
 
 
 def pickled(blob: bytes | bytearray) -> bytes:
@@ -77,7 +77,7 @@ def unpack(chunk: bytes | bytearray | memoryview) -> tuple[list[int], list[int],
         ProtocolError: the bytes are no records.
     """
     try:
-        items = pickle.loads(b"".join((_PROLOGUE, chunk, _EPILOGUE)))
+        items = pickling.loads(b"".join((_PROLOGUE, chunk, _EPILOGUE)))
     except Exception as error:
         message = f"{len(chunk)} bytes in an outcome log are no outcome records: {error}"
         raise ProtocolError(message) from error
