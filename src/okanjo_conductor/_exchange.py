@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import pickle
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
+from okanjo_conductor._io.loggers import log
 from okanjo_conductor._types import Message
 from okanjo_conductor._wire import byvalue, failures
 from okanjo_conductor._wire import messages as msg
@@ -14,41 +14,41 @@ from okanjo_conductor._wire.codec import Encoded, decode
 from okanjo_conductor.errors import SerialisationError, UnknownCommandError, WorkerGoneError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from okanjo_conductor._io.conductor_link import ConductorLink
+    from okanjo_conductor._io.loops import Loop
     from okanjo_conductor._wire.messages import AnyMessage
 
-_log = logging.getLogger("okanjo_conductor.conductor")
 
+if TYPE_CHECKING:  # making protocols takes a while, in every new process
 
-class Owner(Protocol):
-    """The conductor, as far as its workers talk to it."""
+    class Owner(Protocol):
+        """The conductor, as far as its workers talk to it."""
 
-    @property
-    def id(self) -> str:
-        """Unique id of the conductor."""
-        ...
+        @property
+        def id(self) -> str:
+            """Unique id of the conductor."""
+            ...
 
-    def _handle_message(self, worker_id: int, post: Message) -> Any:
-        """Handle a custom message; a coroutine is awaited."""
+        def _handle_message(self, worker_id: int, post: Message) -> Any:
+            """Handle a custom message; a coroutine is awaited."""
 
-    def get_lookup(self, name: str) -> Any:
-        """Find a lookup, or raise `UnknownLookupError`."""
+        def get_lookup(self, name: str) -> Any:
+            """Find a lookup, or raise `UnknownLookupError`."""
 
-    def get_lookup_value(self, name: str, key: Any, default: Any = None) -> Any:
-        """Read a lookup entry."""
+        def get_lookup_value(self, name: str, key: Any, default: Any = None) -> Any:
+            """Read a lookup entry."""
 
-    def set_lookup_value(self, name: str, key: Any, value: Any) -> None:
-        """Set a lookup entry."""
+        def set_lookup_value(self, name: str, key: Any, value: Any) -> None:
+            """Set a lookup entry."""
 
 
 class Exchange:
     """Answers the workers of a run, and sends them messages."""
 
-    def __init__(
-        self, owner: Owner, loop: asyncio.AbstractEventLoop, links: dict[int, ConductorLink]
-    ) -> None:
+    def __init__(self, owner: Owner, loop: Loop, links: dict[int, ConductorLink]) -> None:
         self._owner = owner
         self._loop = loop
         self._links = links
@@ -64,10 +64,12 @@ class Exchange:
         _ON_MESSAGE[type(message)](self, worker_id, message)
 
     def _on_log(self, worker_id: int, message: msg.Log) -> None:
+        import logging  # the worker has loaded it, too
+
         try:
             record = logging.makeLogRecord(_read(message.value, "a log record"))
         except SerialisationError as error:
-            _log.error("worker %d: %s", worker_id, error)
+            log().error("worker %d: %s", worker_id, error)
             return
         logger = logging.getLogger(record.name)
         if logger.isEnabledFor(record.levelno):
@@ -122,7 +124,7 @@ class Exchange:
         except Exception as error:
             self._note_handler_error(worker_id, post, error)
             return
-        if asyncio.iscoroutine(reply):
+        if isinstance(reply, Coroutine):
             task = self._loop.create_task(self._finish_handler(worker_id, post, reply))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -135,7 +137,7 @@ class Exchange:
 
     def _note_handler_error(self, worker_id: int, post: Message, error: Exception) -> None:
         if not isinstance(error, UnknownCommandError):
-            _log.error("the handler of command %r raised", post.cmd, exc_info=error)
+            log().error("the handler of command %r raised", post.cmd, exc_info=error)
         self.reply_error(worker_id, post.cmd, post.callback, error)
 
     def reply_error(self, worker_id: int, cmd: str, callback: str | None, error: Exception) -> None:

@@ -8,7 +8,6 @@ iterable by a task.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Sequence
@@ -28,7 +27,10 @@ from okanjo_conductor._wire.codec import ATOMS, Encoded, Wire, decode, encode, e
 from okanjo_conductor.errors import ConfigurationError, SerialisationError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator
+
+    from okanjo_conductor._io.loops import Loop, Timer
 
 _PATIENCE = 0.005
 """Seconds that jobs are collected before they are passed on."""
@@ -121,7 +123,7 @@ class Intake:
         job_key: Callable[[Any], Key] | None,
         job_timeout: float | Callable[[Any], float | None] | None,
         post: Callable[[ev.Event], None],
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
     ) -> None:
         self._queue = queue
         self._job_key = job_key
@@ -189,12 +191,13 @@ class Intake:
         if self._reader is not None:
             self._reader.stop()
 
-    async def close(self) -> None:
-        """Wait until nothing is being read."""
+    def close(self, then: Callable[[], None]) -> None:
+        """Call `then` when nothing is being read any more."""
         self.stop()
         if isinstance(self._reader, _ReadingTask):
-            self._reader.task.cancel()
-            await asyncio.gather(self._reader.task, return_exceptions=True)
+            self._reader.end(then)
+        else:
+            then()
 
     def _on_append(self) -> None:
         if not self._is_closed:
@@ -320,7 +323,7 @@ class _Reader:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         report: Callable[..., None],
         keep: Callable[[Any], None],
     ) -> None:
@@ -333,7 +336,7 @@ class _Reader:
         """Jobs to have read in all; set back when a request was answered early."""
         self._ending: tuple[BaseException | None] | None = None
         """How the iterator ended, set after its last job is in the buffer."""
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._is_stopped = False
         self.is_asked = False
         """Whether a request waits for its answer."""
@@ -397,7 +400,7 @@ class _ReadingThread(_Reader):
     def __init__(
         self,
         iterator: Iterator[Any],
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         report: Callable[..., None],
         keep: Callable[[Any], None],
     ) -> None:
@@ -440,14 +443,27 @@ class _ReadingTask(_Reader):
     def __init__(
         self,
         iterator: AsyncIterator[Any],
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         report: Callable[..., None],
         keep: Callable[[Any], None],
     ) -> None:
         super().__init__(loop, report, keep)
         self._iterator = iterator
+        import asyncio  # only who has async iterators needs it
+
         self._wakes = asyncio.Event()
-        self.task = loop.create_task(self._run())
+        self._task = loop.create_task(self._run())
+
+    def end(self, then: Callable[[], None]) -> None:
+        """Cancel what is being awaited; call `then` when it is."""
+
+        def on_done(task: asyncio.Task[Any]) -> None:
+            if not task.cancelled():
+                task.exception()  # it was asked for: nobody is missing it
+            then()
+
+        self._task.cancel()
+        self._task.add_done_callback(on_done)
 
     def _wake(self) -> None:
         self._wakes.set()

@@ -1,4 +1,4 @@
-"""One run: the asyncio shell around the core.
+"""One run: the shell around the core, on any event loop.
 
 Turns what happens outside into events, hands them to `ConductorState` one at a time, delivers the
 records of each step and carries out its commands in order. It decides nothing.
@@ -6,10 +6,9 @@ records of each step and carries out its commands in order. It decides nothing.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import pickle
 import signal
+import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -46,29 +45,33 @@ if TYPE_CHECKING:
     from okanjo_conductor._delivery import OutcomeBuffer
     from okanjo_conductor._intake import JobsQueue
     from okanjo_conductor._io.launching import EarlyTemplate
+    from okanjo_conductor._io.loops import Loop, Timer
     from okanjo_conductor._types import Attempt, Key, Report, StatsReport
     from okanjo_conductor._wire.messages import AnyMessage
     from okanjo_conductor.errors import ProtocolError
 
 _TICK = 0.02
 """Seconds after which outcomes that no frame announced are looked for."""
+_WARNING = 30
+"""The level of the root logger as it comes."""
 _TOLD_OF_AN_ERROR = 1000
 """Characters of an error's text that the next attempt is told."""
-_log = logging.getLogger("okanjo_conductor.conductor")
 
 
-class Owner(exchange.Owner, Protocol):
-    """The conductor, as its run sees it."""
+if TYPE_CHECKING:  # making protocols takes a while, in every new process
 
-    def _note_stats(self, report: StatsReport) -> None: ...
+    class Owner(exchange.Owner, Protocol):
+        """The conductor, as its run sees it."""
 
-    def _note_report(self, report: Report) -> None: ...
+        def _note_stats(self, report: StatsReport) -> None: ...
 
-    def _emit(self, event: str, *args: Any) -> None: ...
+        def _note_report(self, report: Report) -> None: ...
 
-    def _has_listeners(self, event: str) -> bool: ...
+        def _emit(self, event: str, *args: Any) -> None: ...
 
-    def _say(self, text: str, *args: Any) -> None: ...
+        def _has_listeners(self, event: str) -> bool: ...
+
+        def _say(self, text: str, *args: Any) -> None: ...
 
 
 class Run:
@@ -77,7 +80,7 @@ class Run:
     def __init__(
         self,
         owner: Owner,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         *,
         boot: bootstrap.Boot,
         env: dict[str, str],
@@ -122,9 +125,16 @@ class Run:
         """Objects of ``__main__`` that payloads need, in the order in which they came up."""
         self._events: deque[ev.Event] = deque()
         self._is_handling = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._tick_timer: asyncio.TimerHandle | None = None
-        self._over: asyncio.Future[Exception | None] = self._loop.create_future()
+        self._timer: Timer | None = None
+        self._tick_timer: Timer | None = None
+        self._is_over = False
+        self._error: Exception | None = None
+        """What the core ended the run with."""
+        self.is_closed = False
+        """Whether nothing of the run is left but its report."""
+        self._then: Callable[[], None] = lambda: None
+        self._began = loop.time()
+        self._made: Report | None = None
         self._broken: BaseException | None = None
         """What a handler of the user's raised that must end the run."""
         self._stopped = ""
@@ -134,14 +144,14 @@ class Run:
 
     # Life
 
-    async def run(self, generated: Any, stop: ev.Event | None) -> Report:
-        """Run until every job has its outcome.
+    def begin(self, generated: Any, stop: ev.Event | None, then: Callable[[], None]) -> None:
+        """Run until every job has its outcome, and call `then`: there is a `result`.
 
         Args:
             generated: further jobs, what ``generate_jobs`` gave, or None.
             stop: what was asked for before the run began: to drain or abort it.
         """
-        began = self._loop.time()
+        self._then = then
         if self._buffer is not None:
             self._buffer.on_resume = self._resume_delivery
             self._set_buffer_limit(1)
@@ -153,40 +163,47 @@ class Run:
             self.post(ev.RunStarted())
             if stop is not None:
                 self.post(stop)
-            error = await self._wait_until_over()
-        finally:
-            self._end()
-            await self.intake.close()
-            await self._cluster.close()
-            if self._buffer is not None:
-                self._buffer.end()
-            seconds, unstarted = self._loop.time() - began, self.intake.known()
-            report = self._report.build(seconds, unstarted, self.last_stats)
-            report.stopped = self._stopped
-            self._owner._note_report(report)
-        self._raise(error)
+        except Exception as error:
+            self._broken = error
+            self._finish(None)
+
+    def result(self) -> Report:
+        """Return the report, or raise what ended the run."""
+        report = self._made
+        if self._broken is not None:
+            raise self._broken
+        if self._error is not None:
+            raise self._error
+        if (error := self.intake.error) is not None:
+            message = f"the source of jobs raised {type(error).__name__}: {error}"
+            raise IntakeError(message) from error
+        assert report is not None  # noqa: S101 - the run is closed
         if self._is_over_budget:
             raise TooManyFailuresError(report)
         return report
 
-    async def _wait_until_over(self) -> Exception | None:
-        try:
-            return await asyncio.shield(self._over)
-        except asyncio.CancelledError:
-            self.post(ev.AbortRequested(why="the task of the run was cancelled"))
-            await self._over
-            raise
+    def _finish(self, error: Exception | None) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._error = error
+            self._loop.call_soon(self._close)
 
-    def _raise(self, error: Exception | None) -> None:
-        if self._broken is not None:
-            raise self._broken
-        if error is not None:
-            raise error
-        if self.intake.error is not None:
-            message = (
-                f"the source of jobs raised {type(self.intake.error).__name__}: {self.intake.error}"
-            )
-            raise IntakeError(message) from self.intake.error
+    def _close(self) -> None:
+        try:
+            self._end()
+        except Exception as error:
+            self._broken = self._broken or error
+        self.intake.close(lambda: self._cluster.close(self._conclude))
+
+    def _conclude(self) -> None:
+        if self._buffer is not None:
+            self._buffer.end()
+        seconds, unstarted = self._loop.time() - self._began, self.intake.known()
+        self._made = report = self._report.build(seconds, unstarted, self.last_stats)
+        report.stopped = self._stopped
+        self._owner._note_report(report)
+        self.is_closed = True
+        self._then()
 
     def _end(self) -> None:
         for timer in (self._timer, self._tick_timer):
@@ -225,7 +242,7 @@ class Run:
             return
         self._is_handling = True
         try:
-            while self._events and not self._over.done():
+            while self._events and not self._is_over:
                 step = self._state.handle(self._events.popleft(), self._loop.time())
                 if step.records:
                     self._deliver(step.records)
@@ -233,23 +250,22 @@ class Run:
                     _CARRY_OUT[type(command)](self, command)
         except Exception as error:
             self._broken = error
-            self._give_up()
+            self.give_up()
         finally:
             self._is_handling = False
         self._set_timer()
 
-    def _give_up(self) -> None:
-        """End the run at once: the core or the shell itself has failed."""
+    def give_up(self) -> None:
+        """End the run at once: the core or the shell itself has failed, or nobody will wait."""
         self.kill_workers()
-        if not self._over.done():
-            self._over.set_result(None)
+        self._finish(None)
 
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         deadline = self._state.next_deadline()
-        if deadline is not None and not self._over.done():
+        if deadline is not None and not self._is_over:
             self._timer = self._loop.call_at(deadline, self._pass_time)
 
     def _pass_time(self) -> None:
@@ -389,8 +405,7 @@ class Run:
     def _end_run(self, command: do.EndRun) -> None:
         self.intake.stop()
         self._stopped, self._is_over_budget = command.stopped, command.is_over_budget
-        if not self._over.done():
-            self._over.set_result(command.error)
+        self._finish(command.error)
 
     # What workers say (Receiver, Watcher)
 
@@ -636,4 +651,5 @@ def _bad_ends(history: tuple[Attempt, ...]) -> list[msg.BadEnd]:
 
 
 def _root_level() -> int:
-    return logging.getLogger().level
+    logging = sys.modules.get("logging")  # who has not loaded it has not set a level
+    return _WARNING if logging is None else logging.getLogger().level

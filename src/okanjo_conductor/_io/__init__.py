@@ -9,6 +9,7 @@ bootstrap  the first words to a new process, before there is a worker
 assignment what this process is: a conductor's own, or a worker of one
 leaving    how a worker process ends
 files      reading small files of the kernel's
-loops      reaching an event loop from any thread
+loops, light_loop  event loops: asyncio's, and one that is there at once
+loggers    the conductor's logger, loaded when something is logged
 cpus       how many CPUs this process may use
 """

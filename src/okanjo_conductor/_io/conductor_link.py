@@ -20,10 +20,10 @@ from okanjo_conductor._wire.connection import Connection
 from okanjo_conductor.errors import ProtocolError
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Generator
 
     from okanjo_conductor._io.links import ConductorEnds
+    from okanjo_conductor._io.loops import Loop
     from okanjo_conductor._wire.messages import AnyMessage
 
 _LONGEST_LINE = 1 << 20
@@ -32,19 +32,21 @@ _READS_AT_ONCE = 64
 """Reads of one descriptor per turn of the loop, so that one worker cannot starve the others."""
 
 
-class Receiver(Protocol):
-    """Who is told what a worker says."""
+if TYPE_CHECKING:  # making protocols takes a while, in every new process
 
-    def on_message(self, worker_id: int, message: AnyMessage) -> None:
-        """The worker sent a message."""
+    class Receiver(Protocol):
+        """Who is told what a worker says."""
 
-    def on_outcomes(
-        self, worker_id: int, ordinals: list[int], nanoseconds: list[int], results: list[Any]
-    ) -> None:
-        """The worker has written outcome records."""
+        def on_message(self, worker_id: int, message: AnyMessage) -> None:
+            """The worker sent a message."""
 
-    def on_garbage(self, worker_id: int, error: ProtocolError) -> None:
-        """The worker's links carry what no worker sends; nothing more is read from it."""
+        def on_outcomes(
+            self, worker_id: int, ordinals: list[int], nanoseconds: list[int], results: list[Any]
+        ) -> None:
+            """The worker has written outcome records."""
+
+        def on_garbage(self, worker_id: int, error: ProtocolError) -> None:
+            """The worker's links carry what no worker sends; nothing more is read from it."""
 
 
 class ConductorLink:
@@ -54,7 +56,7 @@ class ConductorLink:
         self,
         worker_id: int,
         ends: ConductorEnds,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         receiver: Receiver,
     ) -> None:
         self._worker_id = worker_id
@@ -232,7 +234,7 @@ class ConductorLink:
 class LineForwarder:
     """Passes a worker's output on to this process's own, line by line, untorn."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int, name: str) -> None:
+    def __init__(self, loop: Loop, descriptor: int, name: str) -> None:
         self._loop = loop
         self._descriptor = descriptor
         self._name = name

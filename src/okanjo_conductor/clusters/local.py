@@ -9,7 +9,6 @@ is a fresh process instead.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
@@ -26,24 +25,28 @@ if TYPE_CHECKING:
     from okanjo_conductor._io.bootstrap import Boot, Start
     from okanjo_conductor._io.launching import EarlyTemplate
     from okanjo_conductor._io.links import WorkerEnds
+    from okanjo_conductor._io.loops import Loop, Timer
 
 _LEAVE_PATIENCE = 2.0
 """Seconds that a process which was hung up on may take to leave."""
 _LEAVE_POLL = 0.001
+"""Seconds between looks at such a process where there are no pidfds."""
 _EXIT_POLL = 0.02
 """Seconds between looks at a process where there are no pidfds."""
 
 
-class Watcher(Protocol):
-    """Who is told what becomes of worker processes."""
+if TYPE_CHECKING:  # making protocols takes a while, in every new process
 
-    def on_worker_started(self, worker_id: int, pid: int) -> None:
-        """The process exists."""
+    class Watcher(Protocol):
+        """Who is told what becomes of worker processes."""
 
-    def on_worker_exited(
-        self, worker_id: int, code: int | None, signal: str | None, detail: str
-    ) -> None:
-        """The process is gone, or will never be. Called once per ordered worker."""
+        def on_worker_started(self, worker_id: int, pid: int) -> None:
+            """The process exists."""
+
+        def on_worker_exited(
+            self, worker_id: int, code: int | None, signal: str | None, detail: str
+        ) -> None:
+            """The process is gone, or will never be. Called once per ordered worker."""
 
 
 class LocalCluster:
@@ -58,7 +61,7 @@ class LocalCluster:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         watcher: Watcher,
         *,
         boot: Boot,
@@ -114,13 +117,22 @@ class LocalCluster:
         if home is not None and not home.withdraw(worker_id):
             home.signal(worker_id, number)
 
-    async def close(self) -> None:
-        """Let the template go, and everybody else with it."""
+    def close(self, then: Callable[[], None]) -> None:
+        """Let the template go, and everybody else with it; call `then` when they are gone."""
         if self._early is not None:
             self._early.abandon()
-        for process in tuple(self._processes):
-            await process.close()
-        self._switch.close()
+        left = set(self._processes)
+
+        def gone(process: _Process | None) -> None:
+            left.discard(process)
+            if not left:
+                self._switch.close()
+                then()
+
+        if not left:
+            gone(None)
+        for process in tuple(left):
+            process.close(gone)
 
     # For _Process
 
@@ -176,7 +188,7 @@ class _Process:
     def __init__(
         self,
         cluster: LocalCluster,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         launched: Launched,
     ) -> None:
         self._cluster = cluster
@@ -239,20 +251,34 @@ class _Process:
             else:
                 os.kill(pid, number)
 
-    async def close(self) -> None:
+    def close(self, gone: Callable[[_Process], None]) -> None:
         """Hang up; a template leaves then. Whatever does not is killed."""
         self._loop.remove_reader(self._socket)
         self._socket.close()
         self._exit_watch()
+        for _, ends in self._orders:
+            ends.close()
+        self._orders.clear()
         if not self._is_booted:
             groups.end(self._pid)
-        deadline = self._loop.time() + _LEAVE_PATIENCE
-        while not self._has_ended():  # no thread for it: at exit none can be started
-            if self._loop.time() > deadline:
-                with suppress(ProcessLookupError):
-                    os.kill(self._pid, signal.SIGKILL)
-            await asyncio.sleep(_LEAVE_POLL)
-        self._forget()
+
+        def finish() -> None:
+            patience.cancel()
+            self._has_ended()
+            self._forget()
+            gone(self)
+
+        patience = self._loop.call_later(_LEAVE_PATIENCE, self._kill)
+        if self._has_ended():
+            finish()
+        else:
+            self._exit_watch = _watch_exit(
+                self._loop, self._pid, self._has_ended, finish, poll=_LEAVE_POLL
+            )
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
 
     def _has_ended(self) -> bool:
         """Whether the process is gone; if so, its group is as well.
@@ -379,13 +405,18 @@ class _Process:
 
 
 def _watch_exit(
-    loop: asyncio.AbstractEventLoop, pid: int, has_ended: Callable[[], bool], then: Any
+    loop: Loop,
+    pid: int,
+    has_ended: Callable[[], bool],
+    then: Callable[[], None],
+    *,
+    poll: float = _EXIT_POLL,
 ) -> Callable[[], None]:
     """Call `then` when the process is gone; return what stops the watch."""
     try:
         pidfd = os.pidfd_open(pid)
     except (AttributeError, OSError):  # there are none here, or no descriptor for one
-        return _poll_exit(loop, has_ended, then)
+        return _poll_exit(loop, has_ended, then, poll)
 
     def stop() -> None:
         if pidfd in open_pidfds:
@@ -403,18 +434,18 @@ def _watch_exit(
 
 
 def _poll_exit(
-    loop: asyncio.AbstractEventLoop, has_ended: Callable[[], bool], then: Any
+    loop: Loop, has_ended: Callable[[], bool], then: Callable[[], None], poll: float
 ) -> Callable[[], None]:
-    timer: list[asyncio.TimerHandle] = []
+    timer: list[Timer] = []
 
     def look() -> None:
         if has_ended():
             timer.clear()
             then()
         else:
-            timer[:] = [loop.call_later(_EXIT_POLL, look)]
+            timer[:] = [loop.call_later(poll, look)]
 
-    timer[:] = [loop.call_later(_EXIT_POLL, look)]
+    timer[:] = [loop.call_later(poll, look)]
     return lambda: timer.pop().cancel() if timer else None
 
 

@@ -8,7 +8,6 @@ caught in the act does it get the signal; else it is continued, and never knew.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal as signals
 from contextlib import suppress
@@ -150,7 +149,9 @@ def _keep_looking(kill: Kill) -> None:
         return
     victim = kill._look()
     if victim is None:
-        asyncio.get_running_loop().call_later(_LOOK, _keep_looking, kill)
+        loop = kill.conductor._loop
+        if loop is not None:
+            loop.call_later(_LOOK, _keep_looking, kill)
     else:
         kill._strike(victim)
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from okanjo_conductor._conductor import _loop_factory
+from okanjo_conductor._io.loops import new_asyncio_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,7 +69,7 @@ def processes_of_this_test() -> set[int]:
 @cache
 def _open_what_loops_keep() -> None:
     """Let libuv open what it keeps for the life of a process."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=new_asyncio_loop) as runner:
         runner.run(asyncio.sleep(0))
 
 
