@@ -3,6 +3,7 @@
 #   make test           lint, the whole suite with coverage, and the suite on the other Pythons
 #   make lint           everything that reads the code without running it
 #   make format         rewrite the code in the house format
+#   make bench          measure beside other pools, a quarter of an hour; writes into docs/
 #   make demo           the example of the README
 #   make test-pythons   the suite on Python 3.12 and 3.13, where this machine has them
 #   make soak           100,000 jobs while workers are killed all the time: a minute or two
@@ -18,18 +19,19 @@ SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 LOCK := requirements-dev.lock
+BENCH_LOCK := requirements-bench.lock
 NEWER_PYTHONS := 3.12 3.13
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: setup demo soak test test-pure test-rest lint format lock clean \
+.PHONY: setup demo soak bench test test-pure test-rest lint format lock clean \
 	test-pythons $(NEWER_PYTHONS:%=test-python-%)
 
 # ---------------------------------------------------------------------------------- environment
 
-# $(call install-into,DIR): the locked packages and this one, editable. uv does in seconds what
+# $(call install-into,DIR,LOCK): the locked packages and this one, editable. uv does in seconds what
 # takes pip a minute; where it cannot be had, pip does it.
 define install-into
 	@echo "installing the locked packages into $(1)"
@@ -39,9 +41,14 @@ define install-into
 	else \
 		pip="$(1)/bin/python -m pip"; python=; \
 	fi; \
-	$$pip install --quiet $$python --require-hashes -r $(LOCK); \
+	$$pip install --quiet $$python --require-hashes -r $(2); \
 	$$pip install --quiet $$python --no-deps --no-build-isolation -e .
 	@touch $@
+endef
+
+define lock
+	$(BIN)/uv pip compile pyproject.toml $(1) --universal --python-version 3.11 \
+		--generate-hashes --no-annotate --no-header --upgrade --quiet -o $(2)
 endef
 
 setup: .venv/.installed
@@ -55,11 +62,15 @@ setup: .venv/.installed
 		fi; \
 	fi
 	@$(PYTHON) -m venv --clear .venv
-	$(call install-into,.venv)
+	$(call install-into,.venv,$(LOCK))
+
+.venv-bench/.installed: $(BENCH_LOCK) pyproject.toml setup
+	@$(PYTHON) -m venv --clear .venv-bench
+	$(call install-into,.venv-bench,$(BENCH_LOCK))
 
 .venv-%/.installed: $(LOCK) pyproject.toml
 	@$(PYTHON) -m venv --clear .venv-$*
-	$(call install-into,.venv-$*)
+	$(call install-into,.venv-$*,$(LOCK))
 
 # --------------------------------------------------------------------------------------- checks
 
@@ -70,7 +81,7 @@ lint: setup
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
 	@# A lock file names no host: it must work wherever packages come from.
-	! grep -nHiE 'https?://' $(LOCK)
+	! grep -nHiE 'https?://' $(LOCK) $(BENCH_LOCK)
 	! git ls-files | grep -E '(^|/)(uv\.lock|pylock[^/]*\.toml)$$'
 	! git grep -nI '"resolved":' -- '*package-lock.json'
 
@@ -112,10 +123,14 @@ demo: setup
 soak: setup
 	$(BIN)/python -W error tests/soak/soak.py $(SOAK)
 
+bench: .venv-bench/.installed
+	.venv-bench/bin/python -m benchmarks --json docs/benchmarks.json --svg docs/benchmarks.svg \
+		--page docs/performance.md
+
 lock: setup
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
-		--generate-hashes --no-annotate --no-header --upgrade --quiet -o $(LOCK)
+	$(call lock,--all-extras --group dev,$(LOCK))
+	$(call lock,--extra uvloop --group bench,$(BENCH_LOCK))
 
 clean:
 	rm -rf .venv .venv-* build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache \

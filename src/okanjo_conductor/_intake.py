@@ -106,6 +106,10 @@ class JobsQueue(Collection[Any]):
             jobs += self._sequence[self._position : end]
             self._position = min(end, len(self._sequence))
         missing = min(count - len(jobs), len(self._appended))
+        if missing == len(self._appended):
+            jobs += self._appended
+            self._appended.clear()
+            return jobs
         return jobs + [self._appended.popleft() for _ in range(missing)]
 
 
@@ -126,6 +130,8 @@ class Intake:
         self._post = post
         self._loop = loop
         self._next_id = 0
+        self._asked = 0
+        """How many jobs the core has asked for last."""
         self._reader: _ReadingThread | _ReadingTask | None = None
         self._is_closed = False
         self.error: BaseException | None = None
@@ -147,6 +153,7 @@ class Intake:
 
     def read(self, count: int) -> None:
         """Answer the core's `ReadJobs`."""
+        self._asked = count
         if jobs := self._queue._take(count):
             self._accept(jobs)
         elif self._queue._iterator is not None or self._queue._async_iterator is not None:
@@ -194,9 +201,11 @@ class Intake:
     def _on_append(self) -> None:
         if not self._is_closed:
             self._post(ev.IntakeReopened())
-            is_reading = self._reader is not None and self._reader.is_asked
-            if is_reading and (jobs := self._queue._take(len(self._queue))):
-                self._accept(jobs, is_answer=False)
+            reader = self._reader
+            is_reading = reader is not None and reader.is_asked
+            if reader is not None and is_reading and (jobs := self._queue._take(self._asked)):
+                reader.relieve()
+                self._accept(jobs)
 
     def _on_batch(self, jobs: list[Any], error: BaseException | None, *, is_over: bool) -> None:
         if is_over or error is not None:
@@ -339,6 +348,12 @@ class _Reader:
         else:
             self._goal = self._read + count
             self._wake()
+
+    def relieve(self) -> None:
+        """Forget the request: it was answered with other jobs. What is being read is kept."""
+        self.is_asked = False
+        self._goal = 0
+        self._disarm()
 
     def _wake(self) -> None:
         raise NotImplementedError

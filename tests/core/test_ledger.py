@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 
 from okanjo_conductor._core.jobs import Job, Jobs
@@ -27,7 +29,7 @@ def filled(queued=0, held=0):
 
 
 def queue(ledger):
-    return [job_id for jobs in ledger._queue for job_id in jobs.ids]
+    return [job.id for job in islice(ledger.waiting(), ledger.queued)]
 
 
 def attempt(number=1):

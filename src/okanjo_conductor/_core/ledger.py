@@ -64,11 +64,34 @@ class _Run:
             yield _Run(self.first, self.jobs, high - self.first, self.end)
 
 
+class _Part:
+    """Jobs of the queue that came together."""
+
+    __slots__ = ("begin", "jobs")
+
+    def __init__(self, jobs: Jobs) -> None:
+        self.jobs = jobs
+        self.begin = 0
+        """Those before this index are not in the queue any more."""
+
+    def __len__(self) -> int:
+        return len(self.jobs) - self.begin
+
+    def take(self, count: int) -> Jobs:
+        """Take the first `count` jobs. The rest is not touched: there may be millions."""
+        begin, self.begin = self.begin, self.begin + count
+        return self.jobs.cut(begin, self.begin)
+
+    def left(self) -> Jobs:
+        """Return those that are in the queue."""
+        return self.jobs.cut(self.begin, len(self.jobs))
+
+
 class Ledger:
     """Every unfinished job in its place."""
 
     def __init__(self) -> None:
-        self._queue: deque[Jobs] = deque()
+        self._queue: deque[_Part] = deque()
         self._delayed: list[tuple[float, JobId, Job]] = []
         self._held: dict[WorkerId, list[_Run]] = {}
         """By worker, in the order of ordinals; no run is empty."""
@@ -101,7 +124,7 @@ class Ledger:
     def accept(self, jobs: Jobs) -> None:
         """Queue new jobs, behind the others."""
         if jobs:
-            self._queue.append(jobs)
+            self._queue.append(_Part(jobs))
             self.queued += len(jobs)
 
     def requeue(self, job: Job) -> None:
@@ -121,20 +144,19 @@ class Ledger:
             self._put_in_front(Jobs.of(due))
 
     def _put_in_front(self, jobs: Jobs) -> None:
-        self._queue.appendleft(jobs)
+        self._queue.appendleft(_Part(jobs))
         self.queued += len(jobs)
 
     def _take_queued(self, count: int) -> Jobs:
         """Take the first `count` jobs from the queue."""
-        queue, parts = self._queue, []
+        parts: list[Jobs] = []
         self.queued -= count
         while count:
-            jobs = queue.popleft()
-            if len(jobs) > count:
-                queue.appendleft(jobs.cut(count, len(jobs)))
-                jobs = jobs.cut(0, count)
-            count -= len(jobs)
-            parts.append(jobs)
+            part = self._queue[0]
+            parts.append(part.take(min(count, len(part))))
+            count -= len(parts[-1])
+            if not part:
+                self._queue.popleft()
         return joined(parts)
 
     # What workers hold
@@ -261,8 +283,8 @@ class Ledger:
         """Take those of these jobs that no worker holds out of the ledger."""
         pulled = [job for job in self.waiting() if job.id in job_ids]
         if pulled:
-            queue = [job for job in chain.from_iterable(self._queue) if job.id not in job_ids]
-            self._queue = deque([Jobs.of(queue)] if queue else [])
+            queue = [job for job in self._queued() if job.id not in job_ids]
+            self._queue = deque([_Part(Jobs.of(queue))] if queue else [])
             self.queued = len(queue)
             self._delayed = [entry for entry in self._delayed if entry[1] not in job_ids]
             heapq.heapify(self._delayed)
@@ -280,7 +302,10 @@ class Ledger:
 
     def waiting(self) -> Iterator[Job]:
         """Yield the jobs that no worker holds, in the order of the queue, then the delayed ones."""
-        return chain(chain.from_iterable(self._queue), (job for _, _, job in self._delayed))
+        return chain(self._queued(), (job for _, _, job in self._delayed))
+
+    def _queued(self) -> Iterator[Job]:
+        return chain.from_iterable(part.left() for part in self._queue)
 
     # Histories
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from copy import deepcopy
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from okanjo_conductor._core import commands as do
@@ -334,7 +334,7 @@ class World:
         ledger = self.state._ledger
         held = {f"held by {w}": [j.id for j in ledger.held(w).values()] for w in ledger._held}
         return {
-            "queue": [job_id for jobs in ledger._queue for job_id in jobs.ids],
+            "queue": [job.id for job in islice(ledger.waiting(), ledger.queued)],
             "delayed": [job_id for _, job_id, _ in ledger._delayed],
             **held,
         }
