@@ -4,8 +4,9 @@
 #   make lint           everything that reads the code without running it
 #   make format         rewrite the code in the house format
 #   make demo           the example of the README
+#   make bench          our speed beside that of other pools, 25 minutes; writes docs/benchmarks.*
 #   make test-pythons   the suite on Python 3.12 and 3.13, where this machine has them
-#   make lock           choose the development packages anew
+#   make lock           choose the packages for development and benchmarks anew
 #   make clean          remove what the other commands made
 
 SHELL := bash
@@ -17,18 +18,19 @@ SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 LOCK := requirements-dev.lock
+BENCH_LOCK := requirements-bench.lock
 NEWER_PYTHONS := 3.12 3.13
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: setup demo test test-pure test-rest lint format lock clean \
+.PHONY: setup demo bench test test-pure test-rest lint format lock clean \
 	test-pythons $(NEWER_PYTHONS:%=test-python-%)
 
 # ---------------------------------------------------------------------------------- environment
 
-# $(call install-into,DIR): the locked packages and this one, editable. uv does in seconds what
+# $(call install-into,DIR,LOCK): the locked packages and this one, editable. uv does in seconds what
 # takes pip a minute; where it cannot be had, pip does it.
 define install-into
 	@echo "installing the locked packages into $(1)"
@@ -38,7 +40,7 @@ define install-into
 	else \
 		pip="$(1)/bin/python -m pip"; python=; \
 	fi; \
-	$$pip install --quiet $$python --require-hashes -r $(LOCK); \
+	$$pip install --quiet $$python --require-hashes -r $(2); \
 	$$pip install --quiet $$python --no-deps --no-build-isolation -e .
 	@touch $@
 endef
@@ -54,11 +56,15 @@ setup: .venv/.installed
 		fi; \
 	fi
 	@$(PYTHON) -m venv --clear .venv
-	$(call install-into,.venv)
+	$(call install-into,.venv,$(LOCK))
+
+.venv-bench/.installed: $(BENCH_LOCK) pyproject.toml | .venv/.installed
+	@$(PYTHON) -m venv --clear .venv-bench
+	$(call install-into,.venv-bench,$(BENCH_LOCK))
 
 .venv-%/.installed: $(LOCK) pyproject.toml
 	@$(PYTHON) -m venv --clear .venv-$*
-	$(call install-into,.venv-$*)
+	$(call install-into,.venv-$*,$(LOCK))
 
 # --------------------------------------------------------------------------------------- checks
 
@@ -69,7 +75,7 @@ lint: setup
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
 	@# A lock file names no host: it must work wherever packages come from.
-	! grep -nHiE 'https?://' $(LOCK)
+	! grep -nHiE 'https?://' $(LOCK) $(BENCH_LOCK)
 	! git ls-files | grep -E '(^|/)(uv\.lock|pylock[^/]*\.toml)$$'
 	! git grep -nI '"resolved":' -- '*package-lock.json'
 
@@ -108,12 +114,21 @@ format: setup
 demo: setup
 	$(BIN)/python examples/census.py
 
+# The figures in docs/ are those of a whole run. For a part: make bench BENCH="--only noop"
+BENCH ?= --json docs/benchmarks.json --svg docs/benchmarks.svg --page docs/performance.md
+
+bench: .venv-bench/.installed
+	.venv-bench/bin/python -m benchmarks $(BENCH)
+
+COMPILE = $(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+	--generate-hashes --no-annotate --no-header --upgrade --quiet
+
 lock: setup
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
-		--generate-hashes --no-annotate --no-header --upgrade --quiet -o $(LOCK)
+	$(COMPILE) --group dev -o $(LOCK)
+	$(COMPILE) --group bench -o $(BENCH_LOCK)
 
 clean:
 	rm -rf .venv .venv-* build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache \
 		.mypy_cache .pytest_cache .ruff_cache
-	find src tests examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	find src tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
