@@ -86,8 +86,13 @@ def _verdict_row(verdict: Verdict) -> list[str]:
         low, high = min(verdict.values), max(verdict.values)
         measured = f"{number(verdict.value)} ({number(low)}–{number(high)})"
     title = WORKLOADS[target.workload].title
-    word = {True: "yes", False: "**no**", None: "–"}[verdict.is_met]
-    return [title, target.what, measured, target.limit(), word]
+    return [title, target.what, measured, target.limit(), _word(verdict)]
+
+
+def _word(verdict: Verdict) -> str:
+    if not verdict.values:
+        return "**not measured**"
+    return {True: "yes", False: "**no**", None: "–"}[verdict.is_met]
 
 
 def _figure_rows(table: Table, workload: str) -> list[list[str]]:

@@ -175,6 +175,9 @@ def stream(name: str, settings: Settings) -> Figures:
         for _ in pool.stream(progress.read(count), count):
             progress.received += 1
         over.set()
+        if progress.received != count:
+            message = f"{count} jobs, but {progress.received} values"
+            raise RuntimeError(message)
         return progress.figures(time.perf_counter() - began)
 
 
