@@ -30,6 +30,8 @@ ROOT = Path(__file__).parents[1]
 Figures = dict[str, float]
 _WARM_UP = 50
 """Jobs before the clock starts."""
+_HANG = 10.0
+"""Seconds after which a pool that lost a worker is taken to hang."""
 
 
 @dataclass(frozen=True)
@@ -104,14 +106,18 @@ def tail(name: str, settings: Settings) -> Figures:
 
 
 def arrays(name: str, settings: Settings) -> Figures:
-    """NumPy arrays of 1 MiB, in and out: MiB that crossed in both directions per second."""
+    """NumPy arrays of 1 MiB, in and out: MiB that crossed in both directions per second.
+
+    Each is another array, and so is what comes back. Of one that is sent again, or sent back as it
+    came, some send no more than a reference.
+    """
     import numpy as np
 
-    array = np.random.default_rng(8).random(1 << 17)
-    count = int(400 * settings.scale) + 20
-    with open_warm(name, jobs.noop, array) as pool:
-        seconds = pool.seconds([array] * count, count)
-    return {"mib_per_second": 2 * count / seconds}
+    draw = np.random.default_rng(8)
+    payloads = [draw.random(1 << 17) for _ in range(int(280 * settings.scale) + 20)]
+    with open_warm(name, jobs.negate, payloads[0]) as pool:
+        seconds = pool.seconds(payloads, len(payloads))
+    return {"mib_per_second": 2 * len(payloads) / seconds}
 
 
 def round_trip(name: str, settings: Settings) -> Figures:
@@ -224,6 +230,10 @@ def replacement(name: str, settings: Settings) -> Figures:  # noqa: ARG001
             break
     else:
         raise RuntimeError("only one worker executed jobs")
+    hang = {"problem": f"nothing executed {_HANG:.0f} s after the kill"}
+    timer = threading.Timer(_HANG, leave_with, [hang])
+    timer.daemon = True
+    timer.start()
     for pid, began in values:
         if pid not in known:
             leave_with({"ms": 1e3 * (began - killed_at)})  # some never end after a kill
