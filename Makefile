@@ -3,10 +3,11 @@
 #   make test           lint, the whole suite with coverage, and the suite on the other Pythons
 #   make lint           everything that reads the code without running it
 #   make format         rewrite the code in the house format
+#   make bench          measure beside other pools, a quarter of an hour; writes into docs/
 #   make demo           the example of the README
-#   make bench          our speed beside that of other pools, 25 minutes; writes docs/benchmarks.*
 #   make test-pythons   the suite on Python 3.12 and 3.13, where this machine has them
-#   make lock           choose the packages for development and benchmarks anew
+#   make soak           100,000 jobs while workers are killed all the time: a minute or two
+#   make lock           choose the development packages anew
 #   make clean          remove what the other commands made
 
 SHELL := bash
@@ -25,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: setup demo bench test test-pure test-rest lint format lock clean \
+.PHONY: setup demo soak bench test test-pure test-rest lint format lock clean \
 	test-pythons $(NEWER_PYTHONS:%=test-python-%)
 
 # ---------------------------------------------------------------------------------- environment
@@ -45,6 +46,11 @@ define install-into
 	@touch $@
 endef
 
+define lock
+	$(BIN)/uv pip compile pyproject.toml $(1) --universal --python-version 3.11 \
+		--generate-hashes --no-annotate --no-header --upgrade --quiet -o $(2)
+endef
+
 setup: .venv/.installed
 
 .venv/.installed: $(LOCK) pyproject.toml
@@ -58,7 +64,7 @@ setup: .venv/.installed
 	@$(PYTHON) -m venv --clear .venv
 	$(call install-into,.venv,$(LOCK))
 
-.venv-bench/.installed: $(BENCH_LOCK) pyproject.toml | .venv/.installed
+.venv-bench/.installed: $(BENCH_LOCK) pyproject.toml setup
 	@$(PYTHON) -m venv --clear .venv-bench
 	$(call install-into,.venv-bench,$(BENCH_LOCK))
 
@@ -114,19 +120,19 @@ format: setup
 demo: setup
 	$(BIN)/python examples/census.py
 
+soak: setup
+	$(BIN)/python -W error tests/soak/soak.py $(SOAK)
+
 # The figures in docs/ are those of a whole run. For a part: make bench BENCH="--only noop"
 BENCH ?= --json docs/benchmarks.json --svg docs/benchmarks.svg --page docs/performance.md
 
 bench: .venv-bench/.installed
 	.venv-bench/bin/python -m benchmarks $(BENCH)
 
-COMPILE = $(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
-	--generate-hashes --no-annotate --no-header --upgrade --quiet
-
 lock: setup
 	$(BIN)/python -m pip install --quiet uv
-	$(COMPILE) --group dev -o $(LOCK)
-	$(COMPILE) --group bench -o $(BENCH_LOCK)
+	$(call lock,--all-extras --group dev,$(LOCK))
+	$(call lock,--extra uvloop --group bench,$(BENCH_LOCK))
 
 clean:
 	rm -rf .venv .venv-* build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache \

@@ -6,11 +6,11 @@ worker process never loads the conductor's half.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from okanjo_conductor import errors
 from okanjo_conductor.__about__ import __version__
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from okanjo_conductor._backoff import exponential
     from okanjo_conductor._conductor import Conductor, conduct

@@ -8,33 +8,32 @@ runs nothing of the user's but the import.
 
 from __future__ import annotations
 
+import _socket as socket  # as in `bootstrap`
 import errno
 import faulthandler
 import gc
-import importlib
 import os
-import pickle
-import runpy
 import select
 import signal
-import socket
 import sys
-import traceback
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from okanjo_conductor import _runtime
+from okanjo_conductor._basis import FunctionWorker
 from okanjo_conductor._io import assignment, bootstrap, deadman, groups
 from okanjo_conductor._io.descriptors import move_up
 from okanjo_conductor._io.leaving import leave_process
 from okanjo_conductor._io.worker_link import WorkerLink
+from okanjo_conductor._wire import functions, pickling
 from okanjo_conductor._wire.byvalue import share_main
 from okanjo_conductor._wire.messages import LastWords
-from okanjo_conductor._worker import ConductorWorker, FunctionWorker
 from okanjo_conductor.errors import ConfigurationError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    from okanjo_conductor._basis import Basis
     from okanjo_conductor._io.bootstrap import Boot, Start, Target
 
 _NO_PIDFD_POLL = 20
@@ -55,7 +54,7 @@ def main(descriptor: int) -> NoReturn:
         worker = _load(boot.target)
     except BaseException:
         with suppress(ConnectionError):
-            bootstrap.send(sock, bootstrap.BootFailed(traceback.format_exc()))
+            bootstrap.send(sock, bootstrap.BootFailed(_trace()))
         os._exit(1)
     try:
         bootstrap.send(sock, bootstrap.Booted(can_fork=_is_single_threaded()))
@@ -70,12 +69,17 @@ def main(descriptor: int) -> NoReturn:
 def _load(target: Target) -> Any:
     if target.reference is not None:
         module, path = target.reference
-        found: Any = importlib.import_module(module)
+        __import__(module)
+        found: Any = sys.modules[module]
         for name in path.split("."):
             found = getattr(found, name)
         return found
+    if target.function is not None:
+        worker = functions.unpack(target.function)
+        share_main(worker)
+        return worker
     if target.pickled is not None:
-        worker = pickle.loads(target.pickled)
+        worker = pickling.loads(target.pickled)
         share_main(worker)
         return worker
     return None
@@ -173,9 +177,9 @@ def _next_order(
 
 def _become(boot: Boot, worker: Any, order: Start, ends: list[int]) -> NoReturn:
     """Be a worker, and leave when it is done."""
-    job_link, results, page, stdout, stderr = ends
+    job_link, page, stdout, stderr = ends
     _redirect(stdout, stderr)
-    link = WorkerLink(move_up(job_link), move_up(results), move_up(page))
+    link = WorkerLink(move_up(job_link), move_up(page))
     os.register_at_fork(after_in_child=link.abandon)
     faulthandler.enable(link.black_box)
     faulthandler.register(signal.SIGUSR1, link.black_box)
@@ -185,7 +189,7 @@ def _become(boot: Boot, worker: Any, order: Start, ends: list[int]) -> NoReturn:
     code = 1
     try:
         if boot.target.script is None:
-            _construct(worker, pickle.loads(order.options)).start()
+            _construct(worker, pickling.loads(order.options)).start()
             code = 0
         else:
             code = _run_script(boot.target.script, link)
@@ -200,6 +204,8 @@ def _become(boot: Boot, worker: Any, order: Start, ends: list[int]) -> NoReturn:
 
 def _run_script(path: str, link: WorkerLink) -> int:
     """Run the user's script as ``__main__``; it is expected to start its worker."""
+    import runpy  # only scripts need it
+
     runpy.run_path(path, run_name="__main__")
     if _runtime.has_run():
         return 0
@@ -211,8 +217,14 @@ def _run_script(path: str, link: WorkerLink) -> int:
     return 1
 
 
+def _trace() -> str:
+    import traceback  # rarely needed
+
+    return traceback.format_exc()
+
+
 def _say_last_words(link: WorkerLink) -> None:
-    text = traceback.format_exc()
+    text = _trace()
     try:
         link.send(LastWords(text))
     except OSError:  # a job has closed the link
@@ -220,10 +232,12 @@ def _say_last_words(link: WorkerLink) -> None:
             sys.stderr.write(text)
 
 
-def _construct(worker: Any, options: dict[str, Any]) -> ConductorWorker:
+def _construct(worker: Any, options: dict[str, Any]) -> Basis:
     """Make the worker object of this process from a class or a function."""
     if not isinstance(worker, type):
         return FunctionWorker(worker, **options)
+    from okanjo_conductor._worker import ConductorWorker  # only classes need it
+
     made = worker(**options)
     if not isinstance(made, ConductorWorker):
         message = f"{worker.__qualname__} is no ConductorWorker: subclass it"
@@ -248,7 +262,7 @@ def _redirect(stdout: int, stderr: int) -> None:
 def _is_single_threaded() -> bool:
     """Whether a fork of this process is safe. Libraries start threads without Python knowing."""
     try:
-        return len(list(Path("/proc/self/task").iterdir())) == 1
+        return len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208 - `pathlib` takes 3 ms to load
     except OSError:
         return False
 

@@ -6,20 +6,21 @@ when a run begins, and not before.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyee.base import EventEmitter
 
 from okanjo_conductor._core.events import AbortRequested, DrainRequested
 from okanjo_conductor._core.policy import Policy
-from okanjo_conductor._io import assignment
+from okanjo_conductor._io import assignment, loops
 from okanjo_conductor._io.bootstrap import Boot
-from okanjo_conductor._io.loops import call_soon
+from okanjo_conductor._io.launching import EarlyTemplate
+from okanjo_conductor._io.loggers import log
 from okanjo_conductor._options import (
     DEFAULT_TYPE,
     check_choices,
@@ -44,16 +45,16 @@ from okanjo_conductor.errors import (
 )
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Awaitable, Generator, Iterator
 
     from okanjo_conductor._delivery import OutcomeBuffer
     from okanjo_conductor._intake import JobsQueue
+    from okanjo_conductor._io.light_loop import LightLoop
+    from okanjo_conductor._io.loops import Loop
     from okanjo_conductor._outcomes import Outcomes
     from okanjo_conductor._run import Run
     from okanjo_conductor._types import Key, Message, Report, StatsReport
 
-_log = logging.getLogger("okanjo_conductor.conductor")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -163,7 +164,7 @@ class Conductor(EventEmitter):
         self._stop: AbortRequested | DrainRequested | None = None
         """What was asked for before the run could take it."""
         self._run: Run | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: Loop | None = None
         self._thread = 0
 
     def __repr__(self) -> str:
@@ -282,7 +283,7 @@ class Conductor(EventEmitter):
             ConductorStateError: this conductor has run already, or this is a worker.
         """
         with StopSignals(self._on_stop_signal):
-            return _run_in_loop(self.start())
+            return self._run_blocking(None)
 
     async def start(self) -> Report:
         """Run until every job has its outcome. Raises what `run` raises."""
@@ -296,7 +297,7 @@ class Conductor(EventEmitter):
         """
         from okanjo_conductor._outcomes import Outcomes
 
-        return Outcomes(self._start, _run_in_loop, self.abort, ordered=ordered)
+        return Outcomes(self._start, self._run_blocking, self.abort, ordered=ordered)
 
     def cancel(self, key: Key) -> bool:
         """Cancel a job: it ends as cancelled, also if it is being executed.
@@ -405,18 +406,77 @@ class Conductor(EventEmitter):
     async def _start(self, buffer: OutcomeBuffer | None) -> Report:
         import asyncio
 
-        from okanjo_conductor._run import Run
+        loop = asyncio.get_running_loop()
+        with self._life(loop):
+            generated = self._generate()
+            if hasattr(generated, "__await__"):
+                generated = await _generated(generated)
+            self._run = run = self._make_run(loop, buffer)
+            done = asyncio.Event()
+            run.begin(generated, self._stop, done.set)
+            try:
+                await done.wait()
+            except asyncio.CancelledError:
+                run.post(AbortRequested(why="the task of the run was cancelled"))
+                try:
+                    await done.wait()
+                except asyncio.CancelledError:
+                    run.give_up()
+                    await done.wait()
+                raise
+            return run.result()
 
+    def _run_blocking(self, buffer: OutcomeBuffer | None) -> Report:
+        """Run in this thread; on asyncio's loop only where that is loaded already."""
+        if loops.is_asyncio_loaded():
+            report: Report = loops.run_coroutine(self._start(buffer))
+            return report
+        from okanjo_conductor._io.light_loop import LightLoop
+
+        with closing(LightLoop()) as loop, self._life(loop):
+            generated = self._generate()
+            if hasattr(generated, "__await__"):
+                generated = loop.upgrade().run_until_complete(_generated(generated))
+            self._run = run = self._make_run(loop, buffer)
+            try:
+                run.begin(generated, self._stop, loop.stop)
+                _run_until_closed(loop, run)
+            except BaseException:  # a KeyboardInterrupt, most likely
+                run.post(AbortRequested(why="the run was interrupted"))
+                try:
+                    _run_until_closed(loop, run)
+                except BaseException:
+                    run.give_up()
+                    _run_until_closed(loop, run)
+                raise
+            return run.result()
+
+    @contextmanager
+    def _life(self, loop: Loop) -> Generator[None]:
         self._check_start()
         self._has_started = self._is_processing = True
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._thread = threading.get_ident()
         try:
-            generated = await self._generate()
-            run = Run(
+            yield
+        finally:
+            self._run = self._loop = None
+            self._is_processing = False
+            self._emit("end")
+
+    def _make_run(self, loop: Loop, buffer: OutcomeBuffer | None) -> Run:
+        boot = Boot(self._target, list(sys.path), list(sys.argv))
+        env = self._environment()
+        early = self._launch_template(boot, env)  # it boots while this process loads the rest
+        try:
+            from okanjo_conductor._run import Run
+
+            return Run(
                 self,
-                boot=Boot(self._target, list(sys.path), list(sys.argv)),
-                env=self._environment(),
+                loop,
+                boot=boot,
+                env=env,
+                early=early,
                 options=self._worker_options,
                 slots=self._worker_limit,
                 policy=self._policy,
@@ -427,12 +487,18 @@ class Conductor(EventEmitter):
                 buffer=buffer,
                 buffer_limit=self._buffer_limit,
             )
-            self._run = run
-            return await run.run(generated, self._stop)
-        finally:
-            self._run = self._loop = None
-            self._is_processing = False
-            self._emit("end")
+        except BaseException:
+            if early is not None:
+                early.abandon()
+            raise
+
+    def _launch_template(self, boot: Boot, env: dict[str, str]) -> EarlyTemplate | None:
+        if self._start_method == "spawn" or self._target.script is not None:
+            return None
+        try:
+            return EarlyTemplate(boot, env)
+        except OSError:  # the first worker will say so
+            return None
 
     def _check_start(self) -> None:
         if assignment.is_worker():
@@ -445,17 +511,11 @@ class Conductor(EventEmitter):
             message = "this conductor has been started already; make another one"
             raise ConductorStateError(message)
 
-    async def _generate(self) -> Any:
-        import inspect
-
+    def _generate(self) -> Any:
         try:
-            made = self.generate_jobs()
-            if inspect.isawaitable(made):
-                made = await made
+            return self.generate_jobs()
         except Exception as error:
-            message = f"generate_jobs() raised {type(error).__name__}: {error}"
-            raise IntakeError(message) from error
-        return made
+            raise _generator_error(error) from error
 
     def _environment(self) -> dict[str, str]:
         identity = {"worker_type": self._worker_type, "master_id": self._id}
@@ -478,7 +538,7 @@ class Conductor(EventEmitter):
             try:
                 self.send_message_to_worker(worker_id, post.cmd, data, post.callback)
             except WorkerGoneError:
-                _log.debug("worker %d died before it got its reply", worker_id)
+                log().debug("worker %d died before it got its reply", worker_id)
 
     def _note_stats(self, report: StatsReport) -> None:
         self._last_stats = report.agg.last
@@ -495,16 +555,16 @@ class Conductor(EventEmitter):
         """Tell listeners; what they raise is logged, and an unheard error is too."""
         if not self.listeners(event):
             if event == "error":
-                _log.warning("%s", args[0])
+                log().warning("%s", args[0])
             return
         try:
             self.emit(event, *args)
         except Exception:
-            _log.exception("a listener to %r raised", event)
+            log().exception("a listener to %r raised", event)
 
     def _say(self, text: str, *args: Any) -> None:
         if self.logging:
-            _log.info(text, *args)
+            log().info(text, *args)
 
     def _request_stop(self, request: AbortRequested | DrainRequested) -> None:
         if not isinstance(self._stop, AbortRequested):
@@ -518,7 +578,7 @@ class Conductor(EventEmitter):
         if threading.get_ident() == self._thread:
             function(*args)
         elif loop is not None:
-            call_soon(loop, function, *args)
+            loops.call_soon(loop, function, *args)
 
     def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function in the thread of the run; return or raise here what it does."""
@@ -544,7 +604,7 @@ class Conductor(EventEmitter):
         request: AbortRequested | DrainRequested
         if is_first:
             request = DrainRequested(why=f"{name} received")
-            _log.warning(
+            log().warning(
                 "%s: finishing the jobs in execution; once more aborts them, a third time kills",
                 name,
             )
@@ -557,7 +617,7 @@ class Conductor(EventEmitter):
         loop, run = self._loop, self._run
         self._stop = request
         if loop is not None and run is not None:
-            call_soon(loop, run.post, request)
+            loops.call_soon(loop, run.post, request)
 
 
 def conduct(
@@ -583,22 +643,17 @@ def conduct(
         yield outcome.result()
 
 
-def _run_in_loop(main: Coroutine[Any, Any, Report]) -> Report:
-    """Run a coroutine in a loop of its own; in a thread of its own where this one has a loop."""
-    import asyncio
-
-    if asyncio._get_running_loop() is None:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(main)
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(1, "okanjo-conductor") as executor:
-        return executor.submit(_run_in_loop, main).result()
-
-
-def _loop_factory() -> Any:
+async def _generated(made: Awaitable[Any]) -> Any:
     try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
+        return await made
+    except Exception as error:
+        raise _generator_error(error) from error
+
+
+def _generator_error(error: Exception) -> IntakeError:
+    return IntakeError(f"generate_jobs() raised {type(error).__name__}: {error}")
+
+
+def _run_until_closed(loop: LightLoop, run: Run) -> None:
+    while not run.is_closed:
+        loop.run_forever()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import deque
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._core.records import JobFailed, JobRetried, JobsDone
@@ -20,7 +21,7 @@ from okanjo_conductor._types import (
     Outcome,
     Report,
 )
-from okanjo_conductor._wire.failures import qualified_name
+from okanjo_conductor._wire.failures import qualified_name, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,12 +51,24 @@ def outcomes_of(record: JobsDone | JobFailed) -> Iterator[Outcome]:
             seconds=last.seconds if last else None,
         )
         return
-    columns = zip(record.jobs, record.values, record.nanoseconds, strict=True)
-    for job, value, nanoseconds in columns:
-        history = record.histories.get(job.id, ())
+    if record.histories:
+        yield from _outcomes_with_a_past(record)
+        return
+    jobs = record.jobs
+    seconds = [nanoseconds / 1e9 for nanoseconds in record.nanoseconds]
+    fixed = (None, None, 1, (), record.worker_id, record.slot)
+    columns = (jobs.keys, jobs.payloads, repeat(JobState.DONE), record.values)
+    yield from map(Outcome._make, zip(*columns, *map(repeat, fixed), seconds, strict=False))
+
+
+def _outcomes_with_a_past(record: JobsDone) -> Iterator[Outcome]:
+    jobs = record.jobs
+    columns = (jobs.ids, jobs.keys, jobs.payloads, record.values, record.nanoseconds)
+    for job_id, key, payload, value, nanoseconds in zip(*columns, strict=True):
+        history = record.histories.get(job_id, ())
         yield Outcome(
-            key=job.key,
-            job=job.payload,
+            key=key,
+            job=payload,
             state=JobState.DONE,
             value=value,
             error=None,
@@ -118,11 +131,11 @@ class ReportBuilder:
         heap = self._slowest
         if len(heap) == _SLOWEST and max(record.nanoseconds) <= heap[0][0]:
             return
-        for job, nanoseconds in zip(record.jobs, record.nanoseconds, strict=True):
-            entry = (nanoseconds, job.id, job.key)
+        jobs = record.jobs
+        for entry in zip(record.nanoseconds, jobs.ids, jobs.keys, strict=True):
             if len(heap) < _SLOWEST:
                 heapq.heappush(heap, entry)
-            elif nanoseconds > heap[0][0]:
+            elif entry[0] > heap[0][0]:
                 heapq.heapreplace(heap, entry)
 
     def _note_failure(self, record: JobFailed) -> None:
@@ -134,7 +147,7 @@ class ReportBuilder:
             return
         count = 0
         keys: tuple[Key, ...] = ()
-        error = f"{name}: {record.error}"
+        error = f"{name}: {text_of(record.error)}"
         if known is not None:
             count, keys, error = known.count, known.keys, known.error
         if len(keys) < _KEYS_PER_GROUP:
@@ -219,9 +232,9 @@ class Reorderer:
 
     def add(self, record: JobsDone | JobFailed) -> Iterator[Outcome]:
         """Yield what may follow now."""
-        jobs = record.jobs if isinstance(record, JobsDone) else [record.job]
-        for job, outcome in zip(jobs, outcomes_of(record), strict=True):
-            self._waiting[job.id] = outcome
+        ids = record.jobs.ids if isinstance(record, JobsDone) else [record.job.id]
+        for job_id, outcome in zip(ids, outcomes_of(record), strict=True):
+            self._waiting[job_id] = outcome
         while self._next in self._waiting:
             yield self._waiting.pop(self._next)
             self._next += 1

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import pickle
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
+from okanjo_conductor._io.loggers import log
 from okanjo_conductor._types import Message
 from okanjo_conductor._wire import byvalue, failures
 from okanjo_conductor._wire import messages as msg
@@ -14,41 +14,41 @@ from okanjo_conductor._wire.codec import Encoded, decode
 from okanjo_conductor.errors import SerialisationError, UnknownCommandError, WorkerGoneError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from okanjo_conductor._io.conductor_link import ConductorLink
+    from okanjo_conductor._io.loops import Loop
     from okanjo_conductor._wire.messages import AnyMessage
 
-_log = logging.getLogger("okanjo_conductor.conductor")
 
+if TYPE_CHECKING:  # making protocols takes a while, in every new process
 
-class Owner(Protocol):
-    """The conductor, as far as its workers talk to it."""
+    class Owner(Protocol):
+        """The conductor, as far as its workers talk to it."""
 
-    @property
-    def id(self) -> str:
-        """Unique id of the conductor."""
-        ...
+        @property
+        def id(self) -> str:
+            """Unique id of the conductor."""
+            ...
 
-    def _handle_message(self, worker_id: int, post: Message) -> Any:
-        """Handle a custom message; a coroutine is awaited."""
+        def _handle_message(self, worker_id: int, post: Message) -> Any:
+            """Handle a custom message; a coroutine is awaited."""
 
-    def get_lookup(self, name: str) -> Any:
-        """Find a lookup, or raise `UnknownLookupError`."""
+        def get_lookup(self, name: str) -> Any:
+            """Find a lookup, or raise `UnknownLookupError`."""
 
-    def get_lookup_value(self, name: str, key: Any, default: Any = None) -> Any:
-        """Read a lookup entry."""
+        def get_lookup_value(self, name: str, key: Any, default: Any = None) -> Any:
+            """Read a lookup entry."""
 
-    def set_lookup_value(self, name: str, key: Any, value: Any) -> None:
-        """Set a lookup entry."""
+        def set_lookup_value(self, name: str, key: Any, value: Any) -> None:
+            """Set a lookup entry."""
 
 
 class Exchange:
     """Answers the workers of a run, and sends them messages."""
 
-    def __init__(
-        self, owner: Owner, loop: asyncio.AbstractEventLoop, links: dict[int, ConductorLink]
-    ) -> None:
+    def __init__(self, owner: Owner, loop: Loop, links: dict[int, ConductorLink]) -> None:
         self._owner = owner
         self._loop = loop
         self._links = links
@@ -63,8 +63,14 @@ class Exchange:
         """A worker sent a message that is not about jobs."""
         _ON_MESSAGE[type(message)](self, worker_id, message)
 
-    def _on_log(self, _worker_id: int, message: msg.Log) -> None:
-        record = logging.makeLogRecord(decode(message.value))
+    def _on_log(self, worker_id: int, message: msg.Log) -> None:
+        import logging  # the worker has loaded it, too
+
+        try:
+            record = logging.makeLogRecord(_read(message.value, "a log record"))
+        except SerialisationError as error:
+            log().error("worker %d: %s", worker_id, error)
+            return
         logger = logging.getLogger(record.name)
         if logger.isEnabledFor(record.levelno):
             logger.handle(record)
@@ -79,13 +85,13 @@ class Exchange:
         missing = object()
         values = (
             self._owner.get_lookup_value(message.name, key, missing)
-            for key in decode(message.value)
+            for key in _read(message.value, "the key of a lookup")
         )
         return [None if value is missing else (value,) for value in values]
 
     def _on_set_lookup(self, worker_id: int, message: msg.SetLookup) -> None:
         def set_it() -> None:
-            key, value = decode(message.value)
+            key, value = _read(message.value, "a lookup entry")
             self._owner.set_lookup_value(message.name, key, value)
 
         self._answer(worker_id, message, set_it)
@@ -93,22 +99,24 @@ class Exchange:
     def _answer(
         self, worker_id: int, message: msg.LookUp | msg.SetLookup, act: Callable[[], Any]
     ) -> None:
-        error = None
+        error: BaseException | None = None
+        value = _NOTHING
         try:
-            value = byvalue.encode_by_value(act())
+            found = act()
         except Exception as raised:
-            value = _NOTHING
-            error = failures.pack(failures.take_apart(raised))
-        self._links[worker_id].send(msg.Answer(message.request, error, value))
+            error = raised
+        else:
+            value, error = _encoded(found)
+        packed = failures.pack(failures.take_apart(error)) if error else None
+        self._links[worker_id].send(msg.Answer(message.request, packed, value))
 
     # Custom messages
 
     def _on_ask(self, worker_id: int, message: msg.Ask) -> None:
         try:
-            data = decode(message.value)
-        except Exception as error:
-            text = f"the data of {message.cmd!r} cannot be unpickled: {error}"
-            self.reply_error(worker_id, message.cmd, message.callback, SerialisationError(text))
+            data = _read(message.value, f"the data of {message.cmd!r}")
+        except SerialisationError as error:
+            self.reply_error(worker_id, message.cmd, message.callback, error)
             return
         post = Message(message.cmd, data, message.callback, worker_id, self._owner.id)
         try:
@@ -116,7 +124,7 @@ class Exchange:
         except Exception as error:
             self._note_handler_error(worker_id, post, error)
             return
-        if asyncio.iscoroutine(reply):
+        if isinstance(reply, Coroutine):
             task = self._loop.create_task(self._finish_handler(worker_id, post, reply))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -129,7 +137,7 @@ class Exchange:
 
     def _note_handler_error(self, worker_id: int, post: Message, error: Exception) -> None:
         if not isinstance(error, UnknownCommandError):
-            _log.error("the handler of command %r raised", post.cmd, exc_info=error)
+            log().error("the handler of command %r raised", post.cmd, exc_info=error)
         self.reply_error(worker_id, post.cmd, post.callback, error)
 
     def reply_error(self, worker_id: int, cmd: str, callback: str | None, error: Exception) -> None:
@@ -149,6 +157,30 @@ class Exchange:
         value = byvalue.encode_by_value(data)
         for link in self._links.values():
             link.send(msg.Post(cmd, None, None, value))
+
+
+def _read(value: Encoded, what: str) -> Any:
+    """Unpickle what a worker sent.
+
+    Raises:
+        SerialisationError: that raised, whatever it was.
+    """
+    try:
+        return decode(value)
+    except KeyboardInterrupt:
+        raise  # more likely the user's than the value's
+    except BaseException as error:  # a class's __setstate__ may raise anything
+        message = f"{what} cannot be unpickled in the conductor: {failures.said(error)}"
+        raise SerialisationError(message) from error
+
+
+def _encoded(value: Any) -> tuple[Encoded, BaseException | None]:
+    try:
+        return byvalue.encode_by_value(value), None
+    except KeyboardInterrupt:
+        raise  # more likely the user's than the value's
+    except BaseException as error:  # a class's __reduce__ may raise anything
+        return _NOTHING, error
 
 
 _NOTHING = Encoded(pickle.dumps(None), [])

@@ -8,27 +8,28 @@ iterable by a task.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import chain, islice
-from queue import SimpleQueue
+from itertools import islice, repeat
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._core import events as ev
-from okanjo_conductor._core.jobs import Job
+from okanjo_conductor._core.jobs import Job, Jobs
 from okanjo_conductor._io.loops import call_soon
 from okanjo_conductor._options import checked_seconds
 from okanjo_conductor._types import JobId, Key
 from okanjo_conductor._wire.byvalue import mentions_main, names_in_main
-from okanjo_conductor._wire.codec import ATOMS, Encoded, encode, encode_payload
+from okanjo_conductor._wire.codec import ATOMS, Encoded, Wire, decode, encode, encode_payload
 from okanjo_conductor.errors import ConfigurationError, SerialisationError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator
+
+    from okanjo_conductor._io.loops import Loop, Timer
 
 _PATIENCE = 0.005
 """Seconds that jobs are collected before they are passed on."""
@@ -105,6 +106,10 @@ class JobsQueue(Collection[Any]):
             jobs += self._sequence[self._position : end]
             self._position = min(end, len(self._sequence))
         missing = min(count - len(jobs), len(self._appended))
+        if missing == len(self._appended):
+            jobs += self._appended
+            self._appended.clear()
+            return jobs
         return jobs + [self._appended.popleft() for _ in range(missing)]
 
 
@@ -117,7 +122,7 @@ class Intake:
         job_key: Callable[[Any], Key] | None,
         job_timeout: float | Callable[[Any], float | None] | None,
         post: Callable[[ev.Event], None],
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
     ) -> None:
         self._queue = queue
         self._job_key = job_key
@@ -125,6 +130,8 @@ class Intake:
         self._post = post
         self._loop = loop
         self._next_id = 0
+        self._asked = 0
+        """How many jobs the core has asked for last."""
         self._reader: _ReadingThread | _ReadingTask | None = None
         self._is_closed = False
         self.error: BaseException | None = None
@@ -146,6 +153,7 @@ class Intake:
 
     def read(self, count: int) -> None:
         """Answer the core's `ReadJobs`."""
+        self._asked = count
         if jobs := self._queue._take(count):
             self._accept(jobs)
         elif self._queue._iterator is not None or self._queue._async_iterator is not None:
@@ -182,19 +190,22 @@ class Intake:
         if self._reader is not None:
             self._reader.stop()
 
-    async def close(self) -> None:
-        """Wait until nothing is being read."""
+    def close(self, then: Callable[[], None]) -> None:
+        """Call `then` when nothing is being read any more."""
         self.stop()
         if isinstance(self._reader, _ReadingTask):
-            self._reader.task.cancel()
-            await asyncio.gather(self._reader.task, return_exceptions=True)
+            self._reader.end(then)
+        else:
+            then()
 
     def _on_append(self) -> None:
         if not self._is_closed:
             self._post(ev.IntakeReopened())
-            is_reading = self._reader is not None and self._reader.is_asked
-            if is_reading and (jobs := self._queue._take(len(self._queue))):
-                self._accept(jobs, is_answer=False)
+            reader = self._reader
+            is_reading = reader is not None and reader.is_asked
+            if reader is not None and is_reading and (jobs := self._queue._take(self._asked)):
+                reader.relieve()
+                self._accept(jobs)
 
     def _on_batch(self, jobs: list[Any], error: BaseException | None, *, is_over: bool) -> None:
         if is_over or error is not None:
@@ -214,13 +225,13 @@ class Intake:
     def _accept(
         self,
         payloads: list[Any],
-        keys: list[Key] | None = None,
+        keys: Sequence[Key] | None = None,
         limits: Sequence[float | None] | None = None,
         *,
         is_answer: bool = True,
     ) -> None:
         first, self._next_id = self._next_id, self._next_id + len(payloads)
-        ids = range(first, self._next_id)
+        ids: Sequence[JobId] = range(first, self._next_id)  # type: ignore[assignment]  # job ids are ints
         try:
             keys = keys or self._keys(payloads, ids)
             limits = limits or self._limits(payloads)
@@ -228,19 +239,15 @@ class Intake:
             self._queue._front.extendleft(reversed(payloads))
             self._break(error)
             return
-        if all(map(ATOMS.__contains__, map(type, chain(payloads, keys)))):
-            jobs = list(map(Job, ids, keys, payloads, payloads))  # type: ignore[arg-type]  # ids are ints
+        if _are_atoms(payloads) and (keys is ids or _are_atoms(keys)):
+            jobs = Jobs(ids, keys, payloads, payloads, limits)
         else:
-            jobs = list(self._encoded(ids, keys, payloads))
-        if limits:
-            first_id = ids[0]
-            for job in jobs:  # those that cannot travel are missing
-                job.timeout = limits[job.id - first_id]
+            jobs = self._encoded(ids, keys, payloads, limits or [None] * len(payloads))
         self._post(ev.JobsAccepted(jobs=jobs, is_answer=is_answer))
 
-    def _keys(self, payloads: list[Any], ids: Iterable[int]) -> list[Key]:
+    def _keys(self, payloads: list[Any], ids: Sequence[JobId]) -> Sequence[Key]:
         if self._job_key is None:
-            return list(ids)
+            return ids
         return [self._job_key(payload) for payload in payloads]
 
     def _limits(self, payloads: list[Any]) -> Sequence[float | None] | None:
@@ -250,22 +257,59 @@ class Intake:
             return [checked_seconds("job_timeout(job)", limit(payload)) for payload in payloads]
         return None if limit is None else [limit] * len(payloads)
 
-    def _encoded(self, ids: Iterable[int], keys: list[Key], payloads: list[Any]) -> Iterator[Job]:
-        for number, key, payload in zip(ids, keys, payloads, strict=True):
-            job = Job(JobId(number), key, payload, None)
-            try:
-                if type(key) not in ATOMS:
-                    encode(key)  # it travels too, and must not spoil a whole hand-out
-                job.wire = wire = encode_payload(payload)
-                blob = wire.blob if type(wire) is Encoded else wire
-                if isinstance(blob, bytes | bytearray) and mentions_main(blob):
-                    self.main_names |= names_in_main(payload)
-            except KeyboardInterrupt:
-                raise  # more likely the user's than the payload's
-            except BaseException as error:  # a class's __reduce__ may raise anything
-                self._post(ev.JobRefused(job=job, error=_refusal(key, payload, error)))
+    def _encoded(
+        self,
+        ids: Sequence[JobId],
+        keys: Sequence[Key],
+        payloads: list[Any],
+        limits: Sequence[float | None],
+    ) -> Jobs:
+        """Make jobs ready to travel; refuse those that cannot."""
+        made = []
+        for job in map(Job, ids, keys, payloads, repeat(None), limits):
+            refusal = self._encode(job)
+            if refusal is None:
+                made.append(job)
             else:
-                yield job
+                self._post(ev.JobRefused(job=job, error=refusal))
+        return Jobs.of(made)
+
+    def _encode(self, job: Job) -> SerialisationError | None:
+        """Make a job ready to travel, or say why it cannot."""
+        if type(job.key) not in ATOMS and (refusal := self._refusal_of(job.key)):
+            return refusal
+        try:
+            job.wire = wire = encode_payload(job.payload)
+            self._note_main(wire, job.payload)
+        except KeyboardInterrupt:
+            raise  # more likely the user's than the payload's
+        except BaseException as error:  # a class's __reduce__ may raise anything
+            from okanjo_conductor._wire import refusals  # rarely needed
+
+            return refusals.unpicklable(job.key, "payload", job.payload, error)
+        return None
+
+    def _refusal_of(self, key: Key) -> SerialisationError | None:
+        """Try a key: it travels with others, and must not spoil a whole hand-out."""
+        encoded = None
+        try:
+            encoded = encode(key)
+            decode(encoded)
+            self._note_main(encoded, key)
+        except KeyboardInterrupt:
+            raise  # more likely the user's than the key's
+        except BaseException as error:  # as above
+            from okanjo_conductor._wire import refusals  # rarely needed
+
+            if encoded is None:
+                return refusals.unpicklable(key, "key", key, error)
+            return refusals.unloadable(key, "key", encoded, error)
+        return None
+
+    def _note_main(self, wire: Wire, value: Any) -> None:
+        blob = wire.blob if type(wire) is Encoded else wire
+        if isinstance(blob, bytes | bytearray) and mentions_main(blob):
+            self.main_names |= names_in_main(value)
 
 
 class _Reader:
@@ -278,7 +322,7 @@ class _Reader:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         report: Callable[..., None],
         keep: Callable[[Any], None],
     ) -> None:
@@ -291,7 +335,7 @@ class _Reader:
         """Jobs to have read in all; set back when a request was answered early."""
         self._ending: tuple[BaseException | None] | None = None
         """How the iterator ended, set after its last job is in the buffer."""
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._is_stopped = False
         self.is_asked = False
         """Whether a request waits for its answer."""
@@ -304,6 +348,12 @@ class _Reader:
         else:
             self._goal = self._read + count
             self._wake()
+
+    def relieve(self) -> None:
+        """Forget the request: it was answered with other jobs. What is being read is kept."""
+        self.is_asked = False
+        self._goal = 0
+        self._disarm()
 
     def _wake(self) -> None:
         raise NotImplementedError
@@ -349,12 +399,14 @@ class _ReadingThread(_Reader):
     def __init__(
         self,
         iterator: Iterator[Any],
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         report: Callable[..., None],
         keep: Callable[[Any], None],
     ) -> None:
         super().__init__(loop, report, keep)
         self._iterator = iterator
+        from queue import SimpleQueue  # only who has blocking iterators needs it
+
         self._wakes: SimpleQueue[None] = SimpleQueue()
         threading.Thread(target=self._run, name="okanjo-conductor-intake", daemon=True).start()
 
@@ -392,14 +444,27 @@ class _ReadingTask(_Reader):
     def __init__(
         self,
         iterator: AsyncIterator[Any],
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         report: Callable[..., None],
         keep: Callable[[Any], None],
     ) -> None:
         super().__init__(loop, report, keep)
         self._iterator = iterator
+        import asyncio  # only who has async iterators needs it
+
         self._wakes = asyncio.Event()
-        self.task = loop.create_task(self._run())
+        self._task = loop.create_task(self._run())
+
+    def end(self, then: Callable[[], None]) -> None:
+        """Cancel what is being awaited; call `then` when it is."""
+
+        def on_done(task: asyncio.Task[Any]) -> None:
+            if not task.cancelled():
+                task.exception()  # it was asked for: nobody is missing it
+            then()
+
+        self._task.cancel()
+        self._task.add_done_callback(on_done)
 
     def _wake(self) -> None:
         self._wakes.set()
@@ -429,12 +494,5 @@ class _ReadingTask(_Reader):
                 return
 
 
-def _refusal(key: Key, payload: Any, error: BaseException) -> SerialisationError:
-    kind = type(payload)
-    message = (
-        f"job {key!r}, a {kind.__module__}.{kind.__qualname__}, cannot be pickled and so cannot "
-        f"be sent to a worker: {type(error).__name__}: {error}"
-    )
-    refusal = SerialisationError(message)
-    refusal.__cause__ = error
-    return refusal
+def _are_atoms(values: Iterable[Any]) -> bool:
+    return ATOMS.issuperset(map(type, values))

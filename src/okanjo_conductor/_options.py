@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from okanjo_conductor._core.policy import Policy
 from okanjo_conductor._io.bootstrap import Target
 from okanjo_conductor._io.cpus import usable_cpus
 from okanjo_conductor._io.memory import rss_of
+from okanjo_conductor._wire import functions
 from okanjo_conductor._wire.byvalue import (
     encode_by_value,
     encode_worker,
@@ -49,6 +49,8 @@ def find_target(worker: Any, worker_type: str) -> Target:
         raise ConfigurationError(message)
     if is_importable(worker):
         return Target(reference=(worker.__module__, worker.__qualname__))
+    if (packed := functions.pack(worker, is_importable)) is not None:
+        return Target(function=packed)
     try:
         return Target(pickled=encode_worker(worker))
     except Exception as error:
@@ -69,7 +71,7 @@ def _script_target(worker_type: str) -> Target:
     if script is None:
         message = f"no worker given, and there is no script to start a {worker_type!r} worker in"
         raise ConfigurationError(message)
-    return Target(script=str(Path(script).absolute()))
+    return Target(script=os.path.abspath(script))  # noqa: PTH100 - `pathlib` takes 3 ms to load
 
 
 def _check_class(worker: type[Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import threading
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ class Outcomes:
     def __init__(
         self,
         start: Callable[[OutcomeBuffer], Coroutine[Any, Any, Report]],
-        run: Callable[[Coroutine[Any, Any, Report]], Report],
+        run: Callable[[OutcomeBuffer], Report],
         abort: Callable[[], None],
         *,
         ordered: bool,
@@ -51,7 +50,7 @@ class Outcomes:
 
         def run() -> None:
             try:
-                self._run(self._start(buffer))
+                self._run(buffer)
             except BaseException as error:
                 ends.append(error)
             buffer.end()
@@ -76,6 +75,8 @@ class Outcomes:
             raise ends[0]
 
     async def __aiter__(self) -> AsyncIterator[Outcome]:
+        import asyncio
+
         order = Reorderer() if self._ordered else None
         news = asyncio.Event()
         buffer = OutcomeBuffer(news.set)

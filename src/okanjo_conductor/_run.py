@@ -1,4 +1,4 @@
-"""One run: the asyncio shell around the core.
+"""One run: the shell around the core, on any event loop.
 
 Turns what happens outside into events, hands them to `ConductorState` one at a time, delivers the
 records of each step and carries out its commands in order. It decides nothing.
@@ -6,10 +6,9 @@ records of each step and carries out its commands in order. It decides nothing.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import pickle
 import signal
+import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -41,35 +40,38 @@ from okanjo_conductor.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from okanjo_conductor._core.jobs import Job
     from okanjo_conductor._core.policy import Policy
     from okanjo_conductor._core.records import Record
     from okanjo_conductor._delivery import OutcomeBuffer
     from okanjo_conductor._intake import JobsQueue
+    from okanjo_conductor._io.launching import EarlyTemplate
+    from okanjo_conductor._io.loops import Loop, Timer
     from okanjo_conductor._types import Attempt, Key, Report, StatsReport
     from okanjo_conductor._wire.messages import AnyMessage
     from okanjo_conductor.errors import ProtocolError
 
 _TICK = 0.02
 """Seconds after which outcomes that no frame announced are looked for."""
-_PIPE_ROOM = 1 << 20
+_WARNING = 30
+"""The level of the root logger as it comes."""
 _TOLD_OF_AN_ERROR = 1000
 """Characters of an error's text that the next attempt is told."""
-_log = logging.getLogger("okanjo_conductor.conductor")
 
 
-class Owner(exchange.Owner, Protocol):
-    """The conductor, as its run sees it."""
+if TYPE_CHECKING:  # making protocols takes a while, in every new process
 
-    def _note_stats(self, report: StatsReport) -> None: ...
+    class Owner(exchange.Owner, Protocol):
+        """The conductor, as its run sees it."""
 
-    def _note_report(self, report: Report) -> None: ...
+        def _note_stats(self, report: StatsReport) -> None: ...
 
-    def _emit(self, event: str, *args: Any) -> None: ...
+        def _note_report(self, report: Report) -> None: ...
 
-    def _has_listeners(self, event: str) -> bool: ...
+        def _emit(self, event: str, *args: Any) -> None: ...
 
-    def _say(self, text: str, *args: Any) -> None: ...
+        def _has_listeners(self, event: str) -> bool: ...
+
+        def _say(self, text: str, *args: Any) -> None: ...
 
 
 class Run:
@@ -78,9 +80,11 @@ class Run:
     def __init__(
         self,
         owner: Owner,
+        loop: Loop,
         *,
         boot: bootstrap.Boot,
         env: dict[str, str],
+        early: EarlyTemplate | None,
         options: bytes,
         slots: int,
         policy: Policy,
@@ -92,13 +96,13 @@ class Run:
         buffer_limit: int | None,
     ) -> None:
         self._owner = owner
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         largest = min(buffer_limit or MAX_BATCH, MAX_BATCH)
         self._state = ConductorState(slots=slots, policy=policy, largest_batch=largest)
         self._options = options
         self._slots = slots
         self._cluster = LocalCluster(
-            self._loop, self, boot=boot, env=env, start_method=start_method
+            self._loop, self, boot=boot, env=env, start_method=start_method, early=early
         )
         self.intake = Intake(jobs_queue, job_key, job_timeout, self.post, self._loop)
         self._report = ReportBuilder()
@@ -117,14 +121,20 @@ class Run:
         self._last_words: dict[int, str] = {}
         self._farewells: set[int] = set()
         """Workers that have said that they leave."""
-        self._scratch = memoryview(bytearray(_PIPE_ROOM))
         self._definitions: list[msg.Define] = []
         """Objects of ``__main__`` that payloads need, in the order in which they came up."""
         self._events: deque[ev.Event] = deque()
         self._is_handling = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._tick_timer: asyncio.TimerHandle | None = None
-        self._over: asyncio.Future[Exception | None] = self._loop.create_future()
+        self._timer: Timer | None = None
+        self._tick_timer: Timer | None = None
+        self._is_over = False
+        self._error: Exception | None = None
+        """What the core ended the run with."""
+        self.is_closed = False
+        """Whether nothing of the run is left but its report."""
+        self._then: Callable[[], None] = lambda: None
+        self._began = loop.time()
+        self._made: Report | None = None
         self._broken: BaseException | None = None
         """What a handler of the user's raised that must end the run."""
         self._stopped = ""
@@ -134,14 +144,14 @@ class Run:
 
     # Life
 
-    async def run(self, generated: Any, stop: ev.Event | None) -> Report:
-        """Run until every job has its outcome.
+    def begin(self, generated: Any, stop: ev.Event | None, then: Callable[[], None]) -> None:
+        """Run until every job has its outcome, and call `then`: there is a `result`.
 
         Args:
             generated: further jobs, what ``generate_jobs`` gave, or None.
             stop: what was asked for before the run began: to drain or abort it.
         """
-        began = self._loop.time()
+        self._then = then
         if self._buffer is not None:
             self._buffer.on_resume = self._resume_delivery
             self._set_buffer_limit(1)
@@ -153,40 +163,47 @@ class Run:
             self.post(ev.RunStarted())
             if stop is not None:
                 self.post(stop)
-            error = await self._wait_until_over()
-        finally:
-            self._end()
-            await self.intake.close()
-            await self._cluster.close()
-            if self._buffer is not None:
-                self._buffer.end()
-        seconds, unstarted = self._loop.time() - began, self.intake.known()
-        report = self._report.build(seconds, unstarted, self.last_stats)
-        report.stopped = self._stopped
-        self._owner._note_report(report)
-        self._raise(error)
+        except Exception as error:
+            self._broken = error
+            self._finish(None)
+
+    def result(self) -> Report:
+        """Return the report, or raise what ended the run."""
+        report = self._made
+        if self._broken is not None:
+            raise self._broken
+        if self._error is not None:
+            raise self._error
+        if (error := self.intake.error) is not None:
+            message = f"the source of jobs raised {type(error).__name__}: {error}"
+            raise IntakeError(message) from error
+        assert report is not None  # noqa: S101 - the run is closed
         if self._is_over_budget:
             raise TooManyFailuresError(report)
         return report
 
-    async def _wait_until_over(self) -> Exception | None:
-        try:
-            return await asyncio.shield(self._over)
-        except asyncio.CancelledError:
-            self.post(ev.AbortRequested(why="the task of the run was cancelled"))
-            await self._over
-            raise
+    def _finish(self, error: Exception | None) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._error = error
+            self._loop.call_soon(self._close)
 
-    def _raise(self, error: Exception | None) -> None:
-        if self._broken is not None:
-            raise self._broken
-        if error is not None:
-            raise error
-        if self.intake.error is not None:
-            message = (
-                f"the source of jobs raised {type(self.intake.error).__name__}: {self.intake.error}"
-            )
-            raise IntakeError(message) from self.intake.error
+    def _close(self) -> None:
+        try:
+            self._end()
+        except Exception as error:
+            self._broken = self._broken or error
+        self.intake.close(lambda: self._cluster.close(self._conclude))
+
+    def _conclude(self) -> None:
+        if self._buffer is not None:
+            self._buffer.end()
+        seconds, unstarted = self._loop.time() - self._began, self.intake.known()
+        self._made = report = self._report.build(seconds, unstarted, self.last_stats)
+        report.stopped = self._stopped
+        self._owner._note_report(report)
+        self.is_closed = True
+        self._then()
 
     def _end(self) -> None:
         for timer in (self._timer, self._tick_timer):
@@ -225,7 +242,7 @@ class Run:
             return
         self._is_handling = True
         try:
-            while self._events and not self._over.done():
+            while self._events and not self._is_over:
                 step = self._state.handle(self._events.popleft(), self._loop.time())
                 if step.records:
                     self._deliver(step.records)
@@ -233,23 +250,22 @@ class Run:
                     _CARRY_OUT[type(command)](self, command)
         except Exception as error:
             self._broken = error
-            self._give_up()
+            self.give_up()
         finally:
             self._is_handling = False
         self._set_timer()
 
-    def _give_up(self) -> None:
-        """End the run at once: the core or the shell itself has failed."""
+    def give_up(self) -> None:
+        """End the run at once: the core or the shell itself has failed, or nobody will wait."""
         self.kill_workers()
-        if not self._over.done():
-            self._over.set_result(None)
+        self._finish(None)
 
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         deadline = self._state.next_deadline()
-        if deadline is not None and not self._over.done():
+        if deadline is not None and not self._is_over:
             self._timer = self._loop.call_at(deadline, self._pass_time)
 
     def _pass_time(self) -> None:
@@ -286,7 +302,7 @@ class Run:
                 owner._emit("job_retry", record.job.key, record.attempt)
         if self._buffer is not None and self._buffer.put(records):
             self._events.append(ev.DeliveryPaused())
-        if self.intake.known():
+        if self._state.is_dry and self.intake.known():
             self._events.append(ev.IntakeReopened())
 
     def _resume_delivery(self) -> None:
@@ -313,7 +329,7 @@ class Run:
             )
             self._loop.call_soon(self.on_worker_exited, worker_id, None, None, detail)
             return
-        self._links[worker_id] = ConductorLink(worker_id, ours, self._loop, self, self._scratch)
+        self._links[worker_id] = ConductorLink(worker_id, ours, self._loop, self)
         order = bootstrap.Start(
             worker_id, command.slot, self._owner.id, True, self._options, _root_level()
         )
@@ -389,8 +405,7 @@ class Run:
     def _end_run(self, command: do.EndRun) -> None:
         self.intake.stop()
         self._stopped, self._is_over_budget = command.stopped, command.is_over_budget
-        if not self._over.done():
-            self._over.set_result(command.error)
+        self._finish(command.error)
 
     # What workers say (Receiver, Watcher)
 
@@ -446,7 +461,7 @@ class Run:
         for index, result in enumerate(results):
             kind = type(result)
             if kind is bytes:
-                value, error = _decoded(Encoded(result, []))
+                value, error = self._decoded(worker_id, ordinals[index], Encoded(result, []))
                 if error is None:
                     values.append(value)
                     continue
@@ -459,6 +474,19 @@ class Run:
             self._post_failed(worker_id, ordinals[index], nanoseconds[index], error)
             begin, values = index + 1, []
         self._post_done(worker_id, ordinals, nanoseconds, begin, values)
+
+    def _decoded(
+        self, worker_id: int, ordinal: int, encoded: Encoded
+    ) -> tuple[Any, SerialisationError | None]:
+        try:
+            return decode(encoded), None
+        except KeyboardInterrupt:
+            raise  # more likely the user's than the value's
+        except BaseException as error:  # a class's __setstate__ may raise anything
+            from okanjo_conductor._wire import refusals  # rarely needed
+
+            key = self._state.key_of(WorkerId(worker_id), Ordinal(ordinal))
+            return None, refusals.unloadable(key, "value", encoded, error)
 
     def _post_done(
         self,
@@ -517,7 +545,7 @@ class Run:
             failure: bytes | Exception | None = bytes(message.value.blob)
             value = None
         else:
-            value, failure = _decoded(message.value)
+            value, failure = self._decoded(worker_id, message.ordinal, message.value)
         if failure is None:
             self._post_done(worker_id, [message.ordinal], [message.nanoseconds], 0, [value])
         else:
@@ -582,44 +610,23 @@ _ON_MESSAGE: dict[type[Any], Callable[[Run, int, Any], None]] = {
 
 def _job_messages(command: do.HandOut) -> list[msg.Jobs | msg.LargeJob]:
     """Make the messages of a hand-out: runs of small jobs together, large ones alone."""
-    histories = {i: _bad_ends(history) for i, history in command.histories.items()}
+    jobs, histories = command.jobs, command.histories
+    wires = list(jobs.wires)
+    has_large = Encoded in map(type, wires)
+    large = [i for i, w in enumerate(wires) if type(w) is Encoded] if has_large else []
     made: list[msg.Jobs | msg.LargeJob] = []
-    small: list[Job] = []
-
-    def flush(end: int) -> None:
-        if small:
-            begin = end - len(small)
-            theirs = [(i - begin, h) for i, h in histories.items() if begin <= i < end]
-            keys = pickle.dumps([job.key for job in small], 5)
-            wires = [job.wire for job in small]
-            made.append(msg.Jobs(command.first + begin, wires, keys, theirs))
-            small.clear()
-
-    for index, job in enumerate(command.jobs):
-        if type(job.wire) is not Encoded:
-            small.append(job)
-            continue
-        flush(index)
-        key = pickle.dumps(job.key, 5)
-        ordinal = command.first + index
-        made.append(msg.LargeJob(ordinal, key, histories.get(index, []), job.wire))
-    flush(len(command.jobs))
+    begin = 0
+    for index in (*large, len(wires)):
+        if begin < index:
+            theirs = [(i - begin, _bad_ends(h)) for i, h in histories.items() if begin <= i < index]
+            keys = pickle.dumps(jobs.keys[begin:index], 5)
+            made.append(msg.Jobs(command.first + begin, wires[begin:index], keys, theirs))
+        if index < len(wires):
+            key = pickle.dumps([jobs.keys[index]], 5)
+            history = _bad_ends(histories.get(index, ()))
+            made.append(msg.LargeJob(command.first + index, key, history, wires[index]))
+        begin = index + 1
     return made
-
-
-def _decoded(encoded: Encoded) -> tuple[Any, SerialisationError | None]:
-    try:
-        return decode(encoded), None
-    except KeyboardInterrupt:
-        raise  # more likely the user's than the value's
-    except BaseException as error:  # a class's __setstate__ may raise anything
-        message = (
-            "the value of this job cannot be unpickled in the conductor: "
-            f"{type(error).__name__}: {error}"
-        )
-        made = SerialisationError(message)
-        made.__cause__ = error
-        return None, made
 
 
 def _cause_of(error: Exception) -> Cause:
@@ -635,7 +642,7 @@ def _bad_ends(history: tuple[Attempt, ...]) -> list[msg.BadEnd]:
             end.number,
             end.cause.value,
             getattr(end.error, "type_name", None) or failures.qualified_name(type(end.error)),
-            str(end.error)[:_TOLD_OF_AN_ERROR],
+            failures.text_of(end.error)[:_TOLD_OF_AN_ERROR],
             end.worker_id,
             end.seconds,
         )
@@ -644,4 +651,5 @@ def _bad_ends(history: tuple[Attempt, ...]) -> list[msg.BadEnd]:
 
 
 def _root_level() -> int:
-    return logging.getLogger().level
+    logging = sys.modules.get("logging")  # who has not loaded it has not set a level
+    return _WARNING if logging is None else logging.getLogger().level

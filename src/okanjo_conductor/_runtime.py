@@ -6,7 +6,7 @@ One job at a time, in the main thread::
       │
       └─ was it recalled? then decline it
 
-The claim is stored before anything of the job runs, and the outcome lies in the kernel before the
+The claim is stored before anything of the job runs, and the outcome lies in the log before the
 next claim: whenever this process dies, the conductor knows which job it was executing.
 
 What arrives on the job link is read between jobs, and while a job waits for a reply: jobs are
@@ -15,25 +15,24 @@ queued, replies are handed over at once, other messages wait for the end of the 
 
 from __future__ import annotations
 
-import logging
 import os
-import pickle
 import signal
+import struct
 import sys
 import threading
-import traceback
 from collections import deque
 from contextlib import suppress
 from itertools import count
 from time import monotonic, perf_counter_ns
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
+from okanjo_conductor import _logs
 from okanjo_conductor._io import assignment, cells
+from okanjo_conductor._io.cells import CLAIM, HIGH, LOW
 from okanjo_conductor._io.leaving import leave_fork, leave_process
-from okanjo_conductor._io.worker_link import MAX_RECORD
+from okanjo_conductor._logs import log
 from okanjo_conductor._types import LATER, Attempt, Cause, JobInfo, Key, Message
-from okanjo_conductor._wire import failures, records
-from okanjo_conductor._wire.byvalue import encode_by_value
+from okanjo_conductor._wire import failures, pickling, records
+from okanjo_conductor._wire.byvalue import encode_by_value, reducers
 from okanjo_conductor._wire.codec import ATOMS, Encoded, decode, decode_payload, encode
 from okanjo_conductor._wire.messages import (
     Answer,
@@ -62,26 +61,27 @@ from okanjo_conductor.errors import (
     SerialisationError,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable, Iterator
     from types import FrameType
+    from typing import Any, NoReturn, TypeAlias
 
+    from okanjo_conductor._basis import Basis
     from okanjo_conductor._io.assignment import Assignment
     from okanjo_conductor._io.worker_link import WorkerLink
     from okanjo_conductor._wire.messages import AnyMessage, BadEnd
-    from okanjo_conductor._worker import ConductorWorker
 
 CRASH_CODE = 4
 """Exit code of `crash`, as in the Node module."""
-_BELL = 5_000_000
-"""Nanoseconds of work after which the conductor is told, at the next end of a job. Each bell wakes
-it, at 20-40 µs; rung every millisecond, that was 10 % of its time at 100 µs jobs."""
+_BELL = 10_000_000
+"""Nanoseconds of work after which the conductor is told, at the next end of a job: as long as a
+batch, for the same reason."""
 _TURN = 0.05
 """Seconds that a thread other than the main one reads the link at a time."""
 _INTERRUPT_AGAIN = 0.02
 """Seconds until an interruption is tried again."""
-_log = logging.getLogger("okanjo_conductor.worker")
-_to_stderr = logging.lastResort or logging.StreamHandler()
 _started: Runtime | None = None
 
 
@@ -98,7 +98,7 @@ def current_job() -> JobInfo | None:
     return _started.job_at_hand() if _started else None
 
 
-def start(worker: ConductorWorker) -> None:
+def start(worker: Basis) -> None:
     """Run the worker of this process until the conductor has no more work for it."""
     global _started  # noqa: PLW0603 - one worker per process
     place = assignment.current()
@@ -169,10 +169,13 @@ class _Batch:
 class Runtime:
     """The life of one worker process."""
 
-    def __init__(self, worker: ConductorWorker, place: Assignment) -> None:
+    def __init__(self, worker: Basis, place: Assignment) -> None:
         self._worker = worker
         self._place = place
         self._link: WorkerLink = place.link
+        self._largest_item = place.link.log.largest - records.HEAD_SIZE
+        self._is_heard = False
+        """Whether anybody has ever listened to ``job_done``."""
         self._batches: deque[_Batch] = deque()
         self._posts: deque[Message] = deque()
         """Messages that wait for the end of the job."""
@@ -207,7 +210,9 @@ class Runtime:
         """Set up, work, tear down."""
         worker, link = self._worker, self._link
         worker._attach(self, self._place)
-        self._install_logging()
+        self._is_heard = worker._hears("job_done")
+        worker._on_listener(self._note_listener)
+        _logs.install(self, self._place.log_level)
         signal.signal(signal.SIGUSR2, self._interrupt)
         cells.register_for_membarrier()
         try:
@@ -230,6 +235,8 @@ class Runtime:
     def die(self, error: BaseException | str | None) -> NoReturn:
         """End this process at once, as a crash, after its last report."""
         if isinstance(error, BaseException):
+            import traceback
+
             error = "".join(traceback.format_exception(error))
         with suppress(OSError, _ConductorGone):
             self.report_stats()
@@ -251,67 +258,77 @@ class Runtime:
     # One attempt
 
     def _run_batch(self, batch: _Batch) -> None:
-        """Execute the jobs of a batch. The hot path of the package: a few µs per job."""
+        """Execute the jobs of a batch. The hot path of the package: well under a µs per job."""
         clock, atoms, process_job = perf_counter_ns, ATOMS, self._worker.process_job
+        wires = batch.wires
         self._batch = batch
         batch.claimed = self._claim_each(batch)
+        self._started = clock()
         for index in batch.claimed:
             self._index = index
-            self._started = clock()
             try:
-                wire = batch.wires[index]
-                self._payload = payload = wire if type(wire) in atoms else _unpickled(wire)
+                wire = wires[index]
+                self._payload = payload = wire if type(wire) in atoms else self._unpickled(wire)
                 value = process_job(payload)
                 if self._index < 0:
                     continue  # get_next_job has published everything
                 if self._completion is not None or value is LATER:
                     value = self._completed(value)
-                item: _Item = self._done_item(value)
+                item: _Item = value if type(value) is int else self._done_item(value)
             except BaseException as error:
                 item = self._failure_item(error)
             self._publish(item)
-            if self._started - self._rung > _BELL:
-                self._ring()
-                self._read_nowait()
         self._batch = None
 
     def _claim_each(self, batch: _Batch) -> Iterator[int]:
         """Claim the jobs of a batch one after another; decline those that were recalled.
 
-        Every start of a job comes through here, and the outcome of a job lies in the kernel before
+        Every start of a job comes through here, and the outcome of a job lies in the log before
         the next one is asked for.
         """
         page = self._link.cells
         for index in range(len(batch.wires)):
             ordinal = batch.first + index
-            page[cells.CLAIM] = ordinal
-            if self._is_stopping or page[cells.LOW] < ordinal <= page[cells.HIGH]:
+            page[CLAIM] = ordinal
+            if self._is_stopping or (ordinal <= page[HIGH] and page[LOW] < ordinal):
                 self._decline(ordinal)
             else:
                 yield index
 
     def _publish(self, item: _Item) -> None:
-        """Put the outcome of the job at hand into the kernel, and let go of the job."""
+        """Put the outcome of the job at hand into the log, and let go of the job."""
         batch, index = self._batch, self._index
         if batch is None or index < 0:
-            _log.error("process_job raised after get_next_job() had completed its last job")
+            log().error("process_job raised after get_next_job() had completed its last job")
             return
         now = perf_counter_ns()
         ordinal, nanoseconds = batch.first + index, now - self._started
-        self._started = now
-        if type(item) is bytes and len(item) <= _RECORD_ROOM:
-            self._link.write_outcome(records.head(ordinal, nanoseconds) + item)
+        if isinstance(item, int):
+            self._count_done()
+            try:
+                self._link.log.write_int(ordinal, nanoseconds, item)
+            except struct.error:  # it has more than 64 bits
+                self._write(ordinal, nanoseconds, records.atom(item))
         else:
-            self._publish_large(ordinal, nanoseconds, item)
+            self._write(ordinal, nanoseconds, item)
         batch.wires[index] = None
         self._index = -1
         self._payload = self._completion = None
-        self._emit("job_done")
+        self._started = now
+        if self._is_heard:
+            self._emit("job_done")
         if self._posts:
             self._deliver_posts()
+        if now - self._rung > _BELL:
+            self._ring()
+            self._read_nowait()
+            self._started = perf_counter_ns()
 
-    def _publish_large(self, ordinal: int, nanoseconds: int, item: _Item) -> None:
-        """Send an outcome that is too large for an atomic write."""
+    def _write(self, ordinal: int, nanoseconds: int, item: bytes | Encoded | _LargeFailure) -> None:
+        """Write an outcome into the log, or send it if it is too large for that."""
+        if isinstance(item, bytes) and len(item) <= self._largest_item:
+            self._link.log.write(records.head(ordinal, nanoseconds) + item)
+            return
         is_failure = type(item) is _LargeFailure
         if isinstance(item, _LargeFailure):
             item = Encoded(item.packed, [])
@@ -330,7 +347,7 @@ class Runtime:
     def complete(self, error: Any, job: Any, value: Any) -> None:
         """Complete the job at hand, from any thread."""
         if self._index < 0 or self._completion is not None or not self._is_at_hand(job):
-            _log.warning("complete_job(job=%r): no such job waits to be completed; ignored", job)
+            log().warning("complete_job(job=%r): no such job waits to be completed; ignored", job)
             return
         self._completion = (error, value)
         self._link.wake()
@@ -361,7 +378,7 @@ class Runtime:
         if index is None:
             return None
         self._index, self._started = index, perf_counter_ns()
-        self._payload = payload = _unpickled(batch.wires[index])
+        self._payload = payload = self._unpickled(batch.wires[index])
         return payload
 
     def job_at_hand(self) -> JobInfo | None:
@@ -373,10 +390,37 @@ class Runtime:
         return JobInfo(batch.keys[index], len(history) + 1, tuple(map(_attempt, history)))
 
     def _done_item(self, value: Any) -> _Item:
-        item = records.atom(value) if type(value) in ATOMS else _value_item(value)
+        item = records.atom(value) if type(value) in ATOMS else self._value_item(value)
+        self._count_done()
+        return item
+
+    def _count_done(self) -> None:
         stats = self._worker.stats
         stats["jobs_done"] = stats.get("jobs_done", 0) + 1
-        return item
+
+    def _unpickled(self, wire: Any) -> Any:
+        try:
+            return decode_payload(wire)
+        except BaseException as error:
+            from okanjo_conductor._wire import refusals  # rarely needed
+
+            raise refusals.unloadable(self._key(), "payload", wire, error) from error
+
+    def _value_item(self, value: Any) -> bytes | Encoded:
+        try:
+            encoded = encode_by_value(value)
+        except BaseException as error:
+            from okanjo_conductor._wire import refusals  # rarely needed
+
+            key = self._key()
+            raise refusals.unpicklable(key, "value", value, error, reducers()) from error
+        if encoded.is_large or len(encoded.blob) > self._largest_item - records.BYTES_HEAD_SIZE:
+            return encoded
+        return records.pickled(encoded.blob)
+
+    def _key(self) -> Key | None:
+        job = self.job_at_hand()
+        return job.key if job else None
 
     def _failure_item(self, error: BaseException) -> bytes | _LargeFailure:
         if isinstance(error, _ConductorGone):
@@ -386,7 +430,7 @@ class Runtime:
         self._emit("error", error)
         packed = failures.pack(failures.take_apart(error))
         item = records.failure(packed)
-        return item if len(item) <= _RECORD_ROOM else _LargeFailure(packed)
+        return item if len(item) <= self._largest_item else _LargeFailure(packed)
 
     # Time limits
 
@@ -478,17 +522,17 @@ class Runtime:
             _ON_MESSAGE[type(message)](self, message)
 
     def _on_jobs(self, message: Jobs) -> None:
-        keys = pickle.loads(message.keys)
+        keys = _keys(message.keys, len(message.wires))
         histories = dict(message.histories)
         self._batches.append(_Batch(message.first, message.wires, keys, histories))
 
     def _on_large_job(self, message: LargeJob) -> None:
-        keys = [pickle.loads(message.key)]
+        keys = _keys(message.key, 1)
         histories = {0: message.history}
         self._batches.append(_Batch(message.ordinal, [message.value], keys, histories))
 
     def _on_define(self, message: Define) -> None:
-        setattr(sys.modules["__main__"], message.name, pickle.loads(message.blob))
+        setattr(sys.modules["__main__"], message.name, pickling.loads(message.blob))
 
     def _on_stop(self, _message: Stop) -> None:
         self._is_stopping = True
@@ -504,7 +548,7 @@ class Runtime:
             if error is None:
                 self._posts.append(self._message(message, data))
             else:
-                _log.error("message %r is lost: %s", message.cmd, error)
+                log().error("message %r is lost: %s", message.cmd, error)
         else:
             self._arrived.append(message)
 
@@ -539,8 +583,8 @@ class Runtime:
     def _hand_to_user(self, post: Message) -> None:
         try:
             self._worker.on_master_message(post)
-        except Exception:
-            _log.exception("on_master_message raised for command %r", post.cmd)
+        except (Exception, SystemExit):
+            log().exception("on_master_message raised for command %r", post.cmd)
 
     # Talking to the conductor
 
@@ -556,14 +600,14 @@ class Runtime:
         """Resolve the request that carried this callback id."""
         reply, callback = self._replies.pop(name, (None, None))
         if reply is None:
-            _log.warning("nobody waits for callback %r; ignored", name)
+            log().warning("nobody waits for callback %r; ignored", name)
             return
         reply.resolve(error, data)
         if callback is not None:
             try:
                 callback(error, data)
-            except Exception:
-                _log.exception("the callback of a request raised")
+            except (Exception, SystemExit):
+                log().exception("the callback of a request raised")
 
     def look_up(self, name: str, keys: list[Any]) -> list[Any]:
         """Ask for lookup entries: ``(value,)`` or None for each key."""
@@ -589,8 +633,8 @@ class Runtime:
     def _ring(self) -> None:
         """Tell the conductor that there are outcomes, if it has not been told of all."""
         self._rung = perf_counter_ns()
-        if self._told != self._link.outcomes:
-            self._told = self._link.outcomes
+        if self._told != self._link.log.count:
+            self._told = self._link.log.count
             self._link.send(Bell())
 
     def _send(self, message: AnyMessage) -> None:
@@ -602,18 +646,16 @@ class Runtime:
     def _emit(self, event: str, *args: Any) -> None:
         """Tell listeners, if there are any; what they raise is logged."""
         worker = self._worker
-        if worker.listeners(event):
+        if worker._hears(event):
             try:
-                worker.emit(event, *args)
-            except Exception:
-                _log.exception("a listener to %r raised", event)
+                worker._tell(event, *args)
+            except (Exception, SystemExit):
+                log().exception("a listener to %r raised", event)
+
+    def _note_listener(self, event: str) -> None:
+        self._is_heard |= event == "job_done"
 
     # Logging
-
-    def _install_logging(self) -> None:
-        root = logging.getLogger()
-        root.addHandler(_LinkHandler(self))
-        root.setLevel(self._place.log_level)
 
     @property
     def is_fork(self) -> bool:
@@ -630,15 +672,14 @@ class Runtime:
         }
         try:
             value = encode(entry)
-        except Exception:
+        except BaseException:  # a class's __reduce__ may raise anything
             value = encode({name: _plain(field) for name, field in entry.items()})
         self._link.send(Log(value))
 
 
 _OURS = "okanjo_conductor._"
-_WORKER = "okanjo_conductor._worker"
-"""Calls the user's function from a frame of its own, and does nothing in it."""
-_RECORD_ROOM = MAX_RECORD - records.HEAD_SIZE
+_HARMLESS = frozenset({"okanjo_conductor._basis", "okanjo_conductor._worker"})
+"""They call the user's function, or are called by it, and have nothing to leave halfway."""
 _ON_MESSAGE: dict[type[Any], Callable[[Runtime, Any], None]] = {
     Jobs: Runtime._on_jobs,
     LargeJob: Runtime._on_large_job,
@@ -656,34 +697,12 @@ class _LargeFailure:
         self.packed = packed
 
 
-_Item: TypeAlias = bytes | Encoded | _LargeFailure
-"""A result on its way: ready for a record, or too large for one."""
+_Item: TypeAlias = int | bytes | Encoded | _LargeFailure
+"""A result on its way: an integer, or ready for a record, or too large for one."""
 
 
 class _ConductorGone(BaseException):
     """Nobody is left to work for. Not an `Exception`: no job may catch it."""
-
-
-class _LinkHandler(logging.Handler):
-    """Sends log records over the job link; from a fork, prints them on the worker's stderr."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        super().__init__()
-        self._runtime = runtime
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if self._runtime.is_fork:
-            _to_stderr.emit(record)
-            return
-        try:
-            record.message = record.msg = record.getMessage()
-            record.args = None
-            if record.exc_info:
-                record.exc_text = logging.Formatter().formatException(record.exc_info)
-                record.exc_info = None
-            self._runtime.send_log(record)
-        except Exception:
-            self.handleError(record)
 
 
 def _attempt(end: BadEnd) -> Attempt:
@@ -696,7 +715,7 @@ def _is_users_code(frame: FrameType | None) -> bool:
     is_within = False
     while frame is not None and frame.f_code is not Runtime._run_batch.__code__:
         module = str(frame.f_globals.get("__name__"))
-        if module.startswith(_OURS) and module != _WORKER:
+        if module.startswith(_OURS) and module not in _HARMLESS:
             return False
         is_within = True
         frame = frame.f_back
@@ -707,31 +726,14 @@ def _plain(field: Any) -> Any:
     return field if type(field) in ATOMS else repr(field)
 
 
-def _unpickled(wire: Any) -> Any:
+def _keys(pickled: bytes, count: int) -> list[Key]:
+    """Read the keys of a batch. One that cannot be read here must not spoil the jobs."""
     try:
-        return decode_payload(wire)
-    except BaseException as error:
-        message = f"the job's payload cannot be unpickled in the worker: {_said(error)}"
-        raise SerialisationError(message) from error
-
-
-def _value_item(value: Any) -> bytes | Encoded:
-    try:
-        encoded = encode_by_value(value)
-    except BaseException as error:
-        kind = type(value)
-        message = (
-            f"the value of this job, a {kind.__module__}.{kind.__qualname__}, cannot be pickled: "
-            f"{_said(error)}"
-        )
-        raise SerialisationError(message) from error
-    if encoded.is_large or len(encoded.blob) > _RECORD_ROOM - records.BYTES_HEAD_SIZE:
-        return encoded
-    return records.pickled(encoded.blob)
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+        keys: list[Key] = pickling.loads(pickled)
+    except BaseException:  # a key's class may raise anything
+        log().exception("the keys of %d jobs cannot be unpickled in the worker", count)
+        return ["(a key that cannot be unpickled in the worker)"] * count
+    return keys
 
 
 def _decoded(message: Answer | Post) -> tuple[BaseException | None, Any]:
@@ -740,5 +742,6 @@ def _decoded(message: Answer | Post) -> tuple[BaseException | None, Any]:
         return failures.rebuild(failures.unpack(message.error)), None
     try:
         return None, decode(message.value)
-    except Exception as error:
-        return SerialisationError(f"data from the conductor cannot be unpickled: {error}"), None
+    except BaseException as error:  # a class's __setstate__ may raise anything
+        text = f"data from the conductor cannot be unpickled: {failures.said(error)}"
+        return SerialisationError(text), None

@@ -7,14 +7,15 @@ bytes as ``int``.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, NewType, final
 
+from okanjo_conductor._plain import Frozen, Plain, Row, fresh
 from okanjo_conductor.errors import ConfigurationError, JobsFailedError
 
+TYPE_CHECKING = False  # see _plain
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, Final, NewType
 
 __all__ = [
     "LATER",
@@ -40,14 +41,17 @@ __all__ = [
 Key = Hashable
 """What identifies a job to its user: the job's number by default, or what ``job_key`` gave."""
 
-JobId = NewType("JobId", int)
-"""The number of a job in the order of acceptance, from 0."""
-WorkerId = NewType("WorkerId", int)
-"""The number of a worker in the order of starts, from 1; never reused within a conductor."""
-Slot = NewType("Slot", int)
-"""A stable place for one worker at a time, from 0."""
-Ordinal = NewType("Ordinal", int)
-"""The number of a hand-out to one worker, from 1; never reused within a worker."""
+if TYPE_CHECKING:
+    JobId = NewType("JobId", int)
+    """The number of a job in the order of acceptance, from 0."""
+    WorkerId = NewType("WorkerId", int)
+    """The number of a worker in the order of starts, from 1; never reused in a conductor."""
+    Slot = NewType("Slot", int)
+    """A stable place for one worker at a time, from 0."""
+    Ordinal = NewType("Ordinal", int)
+    """The number of a hand-out to one worker, from 1; never reused within a worker."""
+else:
+    JobId = WorkerId = Slot = Ordinal = int
 
 
 class JobState(StrEnum):
@@ -75,7 +79,6 @@ class Cause(StrEnum):
     """We ended the worker ourselves. Charged to nobody."""
 
 
-@final
 class Later:
     """The type of `LATER`."""
 
@@ -90,8 +93,7 @@ LATER: Final = Later()
 """What ``process_job`` returns when ``complete_job`` will be called after it has returned."""
 
 
-@dataclass(frozen=True, slots=True)
-class JobInfo:
+class JobInfo(Frozen):
     """What a worker knows about the job it is executing, besides its payload."""
 
     key: Key
@@ -102,8 +104,7 @@ class JobInfo:
     (`RemoteError`)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Frozen):
     """One execution of a job that ended badly."""
 
     number: int
@@ -114,8 +115,7 @@ class Attempt:
     """How long it ran, or None where its worker did not live to tell."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Row):
     """How a job finally ended. Every accepted job has exactly one."""
 
     key: Key
@@ -154,8 +154,7 @@ class Outcome:
         return self.value
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Frozen):
     """A custom command between a worker and its conductor.
 
     The fields are those of the Node module's message object, in snake case.
@@ -169,8 +168,7 @@ class Message:
     master_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(Frozen):
     """How often a job may be executed again, by the cause that ended the last attempt.
 
     Only the job that was being executed is charged; a job that merely waited in a dead worker
@@ -202,8 +200,7 @@ class Retry:
                 raise ConfigurationError(message)
 
 
-@dataclass(frozen=True, slots=True)
-class Recycle:
+class Recycle(Frozen):
     """When a worker makes room for a fresh one, between two jobs. None: never for that.
 
     The replacement is set up before the old worker leaves, so for a moment there are two in the
@@ -225,8 +222,7 @@ class Recycle:
                 raise ConfigurationError(message)
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerExit:
+class WorkerExit(Frozen):
     """The payload of the ``worker_exit`` and ``error`` events."""
 
     type: str
@@ -261,11 +257,10 @@ class WorkerExit:
 
     def as_crash(self) -> WorkerExit:
         """Return the payload of the ``error`` event for this exit."""
-        return replace(self, type="worker_crash")
+        return self._replace(type="worker_crash")
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerStuck:
+class WorkerStuck(Frozen):
     """The payload of the ``worker_stuck`` event: a job takes longer than `stuck_after`."""
 
     worker_id: int
@@ -284,8 +279,7 @@ class WorkerStuck:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerStats:
+class WorkerStats(Frozen):
     """What one worker reported."""
 
     stats: dict[str, Any]
@@ -296,8 +290,7 @@ class WorkerStats:
     """Seconds since its previous report, or since its start."""
 
 
-@dataclass(frozen=True, slots=True)
-class StatsAggregate:
+class StatsAggregate(Frozen):
     """Counters of all workers of a conductor, the dead included."""
 
     last: dict[str, Any]
@@ -306,8 +299,7 @@ class StatsAggregate:
     """Change of that sum since the previous report; over a run they add up to `last`."""
 
 
-@dataclass(frozen=True, slots=True)
-class StatsReport:
+class StatsReport(Frozen):
     """The payload of the ``stats`` event."""
 
     raw: dict[int, WorkerStats]
@@ -317,8 +309,7 @@ class StatsReport:
     """Mean seconds that the reports of this cycle cover."""
 
 
-@dataclass(frozen=True, slots=True)
-class FailureGroup:
+class FailureGroup(Frozen):
     """Failures of one run that look alike: same state, type of error and place."""
 
     state: JobState
@@ -332,11 +323,10 @@ class FailureGroup:
     """The first few keys."""
 
 
-@dataclass(slots=True)
-class Report:
+class Report(Plain):
     """How a run went."""
 
-    counts: dict[JobState, int] = field(default_factory=dict)
+    counts: dict[JobState, int] = fresh(factory=dict)
     """Jobs by final state. Their sum is the number of jobs that were accepted."""
     unstarted: int = 0
     """Jobs left in ``jobs_queue`` by a run that was stopped, as far as they are known without
@@ -346,18 +336,18 @@ class Report:
     seconds: float = 0.0
     retries: int = 0
     """Attempts that ended badly and were followed by another one."""
-    failures: list[FailureGroup] = field(default_factory=list)
+    failures: list[FailureGroup] = fresh(factory=list)
     """Most frequent first. At most `MAX_FAILURE_GROUPS`; the rest is in `failures_not_shown`."""
     failures_not_shown: int = 0
-    slowest: list[tuple[float, Key]] = field(default_factory=list)
+    slowest: list[tuple[float, Key]] = fresh(factory=list)
     """Seconds and key of the slowest done jobs, slowest first."""
     workers_started: int = 0
-    worker_exits: list[WorkerExit] = field(default_factory=list)
+    worker_exits: list[WorkerExit] = fresh(factory=list)
     """Workers that ended before their work was done, oldest first; the first
     `MAX_WORKER_EXITS` of them."""
     workers_lost: int = 0
     """How many ended before their work was done, those not listed included."""
-    last_stats: dict[str, Any] = field(default_factory=dict)
+    last_stats: dict[str, Any] = fresh(factory=dict)
     """Final sum of the workers' counters."""
 
     @property

@@ -5,28 +5,27 @@ None of it needs the worker's help, so it works while C code of a job keeps the 
 
 from __future__ import annotations
 
-import logging
 import signal
 from typing import TYPE_CHECKING
 
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._io import cells
+from okanjo_conductor._io.loggers import log
 from okanjo_conductor._io.memory import OomWatch, rss_of
 from okanjo_conductor._types import Ordinal, WorkerId, WorkerStuck
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from okanjo_conductor._core import commands as do
     from okanjo_conductor._core.policy import Policy
     from okanjo_conductor._io.conductor_link import ConductorLink
+    from okanjo_conductor._io.loops import Loop, Timer
 
 _MEASURE_EVERY = 0.1
 """Seconds between looks at the workers' memory."""
 _STACK_TIME = 0.2
 """Seconds that a worker may take to write its stack; its kernel does it in well under one ms."""
-_log = logging.getLogger("okanjo_conductor.conductor")
 
 
 class Vitals:
@@ -39,7 +38,7 @@ class Vitals:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         links: dict[int, ConductorLink],
         policy: Policy,
         *,
@@ -60,7 +59,7 @@ class Vitals:
         """By worker: the ordinal that the core was told of."""
         self._pids: dict[int, int] = {}
         self._oom = OomWatch()
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._timers: set[Timer] = set()
 
     def worker_started(self, worker_id: int, pid: int) -> None:
         """Begin to look at a worker."""
@@ -137,5 +136,5 @@ class Vitals:
 
     def _tell_stuck(self, command: do.ReportStuck, stack: str) -> None:
         stuck = WorkerStuck(command.worker_id, command.slot, command.key, command.seconds, stack)
-        _log.warning("%s", stuck)
+        log().warning("%s", stuck)
         self._emit("worker_stuck", stuck)

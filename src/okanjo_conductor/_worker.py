@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import threading
-from time import monotonic
-from typing import TYPE_CHECKING, Any, NoReturn
-
 from pyee.base import EventEmitter
 
-from okanjo_conductor import _runtime
-from okanjo_conductor._io import assignment
-from okanjo_conductor.errors import ConductorStateError, ConfigurationError
+from okanjo_conductor._basis import Basis
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any, NoReturn
 
-    from okanjo_conductor._io.assignment import Assignment
-    from okanjo_conductor._runtime import Reply, Runtime
-    from okanjo_conductor._types import JobInfo, Message
+    from okanjo_conductor._runtime import Reply
+    from okanjo_conductor._types import JobInfo
 
 
-class ConductorWorker(EventEmitter):
+class ConductorWorker(EventEmitter, Basis):
     """Runs jobs in a process of its own. Subclass it and write `process_job`.
+
+    Where they are needed, write `setup`, `teardown` and `on_master_message` as well.
 
     Args:
         stats: counters to begin with, name to number; ``jobs_done`` is counted for you.
@@ -41,32 +38,9 @@ class ConductorWorker(EventEmitter):
         logging: bool = True,
     ) -> None:
         super().__init__()
-        if not stats_interval > 0:
-            message = f"stats_interval={stats_interval!r}: seconds, more than 0"
-            raise ConfigurationError(message)
-        self.stats: dict[str, Any] = {"jobs_done": 0} if stats is None else stats
-        self.last_stats: dict[str, Any] = {}
-        """The counters as last reported."""
-        self.stats_interval = stats_interval
-        self.logging = logging
-        self.worker_id = 0
-        """Number of this worker, from 1; set when it starts."""
-        self.master_id = ""
-        """Id of the conductor that this worker belongs to; set when it starts."""
-        self.slot = -1
-        """The place this worker fills, from 0; its replacement gets the same."""
-        self._runtime: Runtime | None = None
-        self._reported_at = monotonic()
-        self._monitor: threading.Thread | None = None
-        self._monitor_stop = threading.Event()
+        self._begin(stats, stats_interval, logging=logging)
 
     # Write these
-
-    def setup(self) -> None:
-        """Prepare; called once, before the first job. An exception here fails the start."""
-
-    def teardown(self) -> None:
-        """Clean up; called once, after the last job, unless the process dies."""
 
     def process_job(self, job: Any) -> Any:
         """Do the job; return its value, or raise.
@@ -76,28 +50,12 @@ class ConductorWorker(EventEmitter):
         """
         raise NotImplementedError
 
-    def on_master_message(self, msg: Message) -> None:
-        """Handle a message from the conductor; between jobs, or at once if it is a reply.
-
-        A reply whose callback is not fired here is fired afterwards, with the message.
-        """
-
     # Use these
 
     @property
     def job(self) -> JobInfo | None:
         """Key and attempt of the job at hand, or None between jobs."""
         return self._runtime.job_at_hand() if self._runtime else None
-
-    def start(self) -> None:
-        """Work until the conductor has no more jobs.
-
-        Called for you, unless the script is run again in its worker processes (see `is_worker`).
-
-        Raises:
-            ConductorStateError: this process was not started by a conductor.
-        """
-        _runtime.start(self)
 
     def complete_job(self, err: Any = None, job: Any = None, *, value: Any = None) -> None:
         """End the job at hand: done with `value`, or failed if `err` is given.
@@ -178,66 +136,16 @@ class ConductorWorker(EventEmitter):
         """
         self._live.set_lookup(name, key, value)
 
-    def start_monitoring(self) -> None:
-        """Report the counters every `stats_interval` seconds. Done for you at the start."""
-        if self._monitor is None:
-            self._monitor_stop = threading.Event()
-            self._monitor = threading.Thread(
-                target=self._report_repeatedly, name="stats", daemon=True
-            )
-            self._monitor.start()
-
-    def stop_monitoring(self) -> None:
-        """Stop reporting; the last report, at the end, is still sent."""
-        self._monitor_stop.set()
-        self._monitor = None
-
     # For the runtime
 
-    def _attach(self, runtime: Runtime, place: Assignment) -> None:
-        self._runtime = runtime
-        self.worker_id, self.slot = place.worker_id, place.slot
-        self.master_id = place.master_id
+    def _hears(self, event: str) -> bool:
+        return bool(self.listeners(event))
 
-    @property
-    def _live(self) -> Runtime:
-        if self._runtime is None:
-            where = "before start()" if assignment.is_worker() else "outside a worker process"
-            message = f"{type(self).__qualname__} cannot talk to a conductor {where}"
-            raise ConductorStateError(message)
-        return self._runtime
+    def _tell(self, event: str, *args: Any) -> None:
+        self.emit(event, *args)
 
-    def _take_report(self) -> tuple[dict[str, Any], float]:
-        """Copy the counters that can be added up, and the time since the previous copy."""
-        now = monotonic()
-        span, self._reported_at = now - self._reported_at, now
-        counters = dict(self.stats)
-        self.last_stats = {k: v for k, v in counters.items() if isinstance(v, int | float)}
-        return self.last_stats, span
+    def _on_listener(self, note: Callable[[str], None]) -> None:
+        def on_new_listener(event: str, _listener: Any) -> None:
+            note(event)
 
-    def _report_repeatedly(self) -> None:
-        stop = self._monitor_stop
-        while not stop.wait(self.stats_interval):
-            self._live.report_stats()
-
-
-class FunctionWorker(ConductorWorker):
-    """A worker made of a function from job to value."""
-
-    def __init__(self, function: Callable[[Any], Any], **options: Any) -> None:
-        super().__init__(**options)
-        if not hasattr(function, "__code__"):
-            function = _in_a_frame(function)
-        self.process_job = function  # type: ignore[method-assign,assignment]  # no extra call per job
-
-
-def _in_a_frame(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Give a function that is not written in Python a frame of its own.
-
-    By its frame a job is told from the loop around it when it is interrupted.
-    """
-
-    def call(job: Any) -> Any:
-        return function(job)
-
-    return call
+        self.on("new_listener", on_new_listener)

@@ -13,7 +13,7 @@
     │   ├── WorkerCrashError                the worker died while it executed the job
     │   ├── JobTimeoutError                 it took longer than its time limit
     │   ├── JobMemoryError                  it took more memory than there was, or than it may
-    │   ├── SerialisationError              payload, value or exception could not travel
+    │   ├── SerialisationError              payload, key or value could not travel
     │   ├── JobCancelledError               it was cancelled, or executing at an abort
     │   └── RemoteError                     stands in for an exception that cannot be rebuilt here
     ├── JobsFailedError                     what Report.raise_for_failures() raises
@@ -27,8 +27,7 @@ The facts stand in the message and as attributes too.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from okanjo_conductor._types import Report
 
@@ -228,7 +227,22 @@ class JobMemoryError(JobError):
 
 
 class SerialisationError(JobError):
-    """A payload, value or exception could not be pickled or unpickled."""
+    """A payload, key or value could not be pickled or unpickled, or was too large to travel.
+
+    The message says which job's, on which side, and what to do; the ``__cause__`` is what was
+    raised, or its traceback as text.
+
+    Attributes:
+        path: the innermost part that broke, as an expression such as
+            ``"payload['model'].layers[3].lock"``, or ``""`` if it could not be found.
+        part_type: qualified name of the type of that part, or of the function that failed to
+            rebuild it, such as ``"_thread.lock"``; or ``""``.
+    """
+
+    def __init__(self, message: str = "", path: str = "", part_type: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+        self.part_type = part_type
 
 
 class JobCancelledError(JobError):
@@ -241,12 +255,14 @@ class RemoteError(JobError):
     Attributes:
         type_name: qualified name of the original type, such as ``"pkg.mod.BrokenError"``.
         message: ``str()`` of the original.
+        lost: why the original is not here, also a note of this exception; or ``""``.
     """
 
     def __init__(self, type_name: str, message: str) -> None:
         super().__init__(type_name, message)
         self.type_name = type_name
         self.message = message
+        self.lost = ""
 
     def __str__(self) -> str:
         return f"{self.type_name}: {self.message}" if self.message else self.type_name

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 
-from okanjo_conductor._core.jobs import Job
+from okanjo_conductor._core.jobs import Job, Jobs
 from okanjo_conductor._core.ledger import Ledger
 from okanjo_conductor._types import Attempt, Cause
 from okanjo_conductor.errors import IllegalEventError
@@ -13,13 +15,13 @@ WORKER = 1
 
 
 def make_jobs(count):
-    return [Job(id=n, key=n, payload=None, wire=b"") for n in range(count)]
+    return [Job(n, n, None, b"") for n in range(count)]
 
 
 def filled(queued=0, held=0):
     """A ledger with the first jobs held by a worker, as ordinals from 1, and the rest queued."""
     ledger, jobs = Ledger(), make_jobs(held + queued)
-    ledger.accept(jobs)
+    ledger.accept(Jobs.of(jobs))
     ledger.enrol(WORKER)
     if held:
         ledger.hand_out(WORKER, 1, held)
@@ -27,7 +29,7 @@ def filled(queued=0, held=0):
 
 
 def queue(ledger):
-    return [job.id for job in ledger._queue]
+    return [job.id for job in islice(ledger.waiting(), ledger.queued)]
 
 
 def attempt(number=1):
@@ -42,10 +44,10 @@ def test_a_new_ledger_is_empty():
 
 def test_jobs_are_handed_out_in_the_order_of_acceptance():
     ledger, jobs = filled(queued=5)
-    assert ledger.hand_out(WORKER, 1, 2) == jobs[:2]
-    assert ledger.hand_out(WORKER, 3, 3) == jobs[2:]
+    assert list(ledger.hand_out(WORKER, 1, 2)) == jobs[:2]
+    assert list(ledger.hand_out(WORKER, 3, 3)) == jobs[2:]
     assert ledger.queued == 0
-    assert list(ledger._held[WORKER].items()) == list(enumerate(jobs, start=1))
+    assert ledger.held(WORKER) == dict(enumerate(jobs, start=1))
 
 
 def test_a_job_is_not_finished_while_anybody_has_it():
@@ -65,7 +67,7 @@ def test_the_ledger_says_what_it_holds():
     ledger.delay(job, 1.0)
     assert repr(ledger) == "<Ledger 1 queued, 1 delayed, 2 held>"
     assert ledger.held_by(WORKER) == 2
-    assert job is jobs[1]
+    assert job == jobs[1]
 
 
 def test_the_first_and_the_last_held_job_are_known_by_their_ordinals():
@@ -95,7 +97,7 @@ def test_a_report_of_jobs_the_worker_does_not_hold_is_refused(ordinals, complain
 def test_a_report_of_held_jobs_is_accepted(ordinals):
     ledger, jobs = filled(held=3)
     ledger.require_held(WORKER, ordinals)
-    assert ledger.release(WORKER, ordinals) == [jobs[k - 1] for k in ordinals]
+    assert list(ledger.release(WORKER, ordinals)) == [jobs[k - 1] for k in ordinals]
 
 
 @pytest.mark.parametrize(
@@ -124,13 +126,13 @@ def test_a_dismissed_worker_holds_nothing_and_is_unknown():
 
 def test_a_job_that_is_requeued_comes_first():
     ledger, jobs = filled(queued=2)
-    ledger.requeue(Job(id=9, key=9, payload=None, wire=b""))
+    ledger.requeue(Job(9, 9, None, b""))
     assert queue(ledger) == [9, *(job.id for job in jobs)]
 
 
 def test_delayed_jobs_are_queued_when_due_and_the_longest_due_comes_first():
     ledger, _ = filled(queued=1)
-    late, early, same = (Job(id=n, key=n, payload=None, wire=b"") for n in (10, 11, 12))
+    late, early, same = (Job(n, n, None, b"") for n in (10, 11, 12))
     ledger.delay(late, 5.0)
     ledger.delay(same, 2.0)
     ledger.delay(early, 2.0)
@@ -169,17 +171,17 @@ def test_a_history_lasts_until_the_job_has_its_outcome():
 
 def test_only_jobs_with_bad_ends_have_a_history():
     ledger, jobs = filled(queued=3)
-    assert ledger.histories_of(jobs) == {}
+    assert ledger.histories_of(Jobs.of(jobs)) == {}
     first, second = attempt(1), attempt(2)
     ledger.note(jobs[1], first)
     ledger.note(jobs[1], second)
-    assert ledger.histories_of(jobs) == {1: (first, second)}
+    assert ledger.histories_of(Jobs.of(jobs)) == {1: (first, second)}
 
 
 def test_jobs_that_are_done_hand_over_the_histories_there_were():
     ledger, jobs = filled(queued=3)
-    assert ledger.close_all(jobs) == {}
+    assert ledger.close_all(Jobs.of(jobs)) == {}
     bad = attempt()
     ledger.note(jobs[2], bad)
-    assert ledger.close_all(jobs) == {2: (bad,)}
+    assert ledger.close_all(Jobs.of(jobs)) == {2: (bad,)}
     assert ledger.attempts_of(jobs[2]) == 0

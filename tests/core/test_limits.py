@@ -10,7 +10,7 @@ from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core import records as rec
 from okanjo_conductor._core.endings import STACK_TIME
-from okanjo_conductor._core.jobs import Job
+from okanjo_conductor._core.jobs import Job, Jobs
 from okanjo_conductor._core.policy import MIN_SAMPLE, Policy
 from okanjo_conductor._core.state import LEAVE_GRACE, ConductorState
 from okanjo_conductor._types import Cause, JobState, Recycle, Retry
@@ -49,7 +49,7 @@ class Run:
 
     def add(self, jobs, *, timeout=None, is_answer=False):
         ids = [next(self.ids) for _ in range(jobs)]
-        made = [Job(i, f"key {i}", i, i, timeout) for i in ids]
+        made = Jobs.of(Job(i, f"key {i}", i, i, timeout) for i in ids)
         return self.tell(ev.JobsAccepted(jobs=made, is_answer=is_answer))
 
     def dry(self):
@@ -367,7 +367,9 @@ def test_a_job_that_waits_for_its_backoff_is_cancelled():
 
 def test_a_job_that_is_finished_is_not_found():
     run = Run(2)
+    assert run.state.key_of(1, 1) == "key 0"
     run.done(1, 1)
+    assert run.state.key_of(1, 1) is None
     assert run.state.find("key 0") is None
     run.tell(ev.CancelRequested(job_id=0))
     assert run.ends == {}
@@ -471,10 +473,13 @@ def test_surplus_workers_finish_their_job_and_leave():
     assert run.ends == {}
 
 
-def test_a_slot_that_is_wanted_again_is_filled_again():
+def test_a_slot_that_is_wanted_again_is_filled_again_when_its_worker_has_left():
     run = Run(6, slots=2)
     run.tell(ev.ResizeRequested(slots=1))
-    (start,) = of(do.StartWorker, run.tell(ev.ResizeRequested(slots=2)))
+    assert do.StartWorker not in kinds(run.tell(ev.ResizeRequested(slots=2)))
+    run.recalled(2, beyond=1)
+    run.done(2, 1)
+    (start,) = of(do.StartWorker, run.leave(2))
     assert (start.worker_id, start.slot) == (3, 1)
     run.tell(ev.ResizeRequested(slots=1))
     assert run.tell(ev.ResizeRequested(slots=1)) == []
@@ -583,3 +588,14 @@ def test_a_slot_whose_jobs_keep_killing_its_workers_waits_longer_and_longer():
     assert waits == pytest.approx([0, 0, 0, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0])
     run.done(11, 1)
     assert run.state._fleet.slots[0].crashes == 0
+
+
+def test_a_held_job_is_known_by_its_ordinal():
+    run = Run(1)
+    assert run.state.key_of(1, 1) == "key 0"
+    assert run.state.key_of(1, 2) is None
+
+
+def test_the_source_is_dry_when_it_had_nothing_more():
+    assert Run(1).state.is_dry
+    assert not Run(1, is_dry=False).state.is_dry

@@ -1,7 +1,7 @@
 """Runs by example: what the core says in situations that a reader may want to know.
 
-Each test plays one short scene in a `world.World`, which also keeps books of its own; `scene.end`
-drives the run to its end and compares them.
+Each test plays one short scene in a `World` of the test kit, which also keeps books of its own;
+`scene.end` drives the run to its end and compares them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core import records as rec
 from okanjo_conductor._core.fleet import MAX_FAILED_STARTS, MAX_IDLE_DEATHS
+from okanjo_conductor._core.jobs import Jobs
 from okanjo_conductor._core.state import LEAVE_GRACE, Phase
 from okanjo_conductor._types import Cause, JobState, Retry
 from okanjo_conductor.errors import (
@@ -20,8 +21,7 @@ from okanjo_conductor.errors import (
     WorkerCrashError,
     WorkerStartError,
 )
-
-from .world import GRACE, World
+from okanjo_conductor.testing._world import GRACE, World
 
 
 class Scene(World):
@@ -158,13 +158,13 @@ def test_more_is_read_where_jobs_are_tiny():
     scene.hear(worker)
     scene.answer_intake()
     assert scene.state._fleet.get(1).sizer.batch == 4
-    assert scene.asked <= 4
+    assert 4 < scene.asked <= 8
 
 
 def test_a_source_that_may_have_jobs_again_is_read_again():
     scene = running(1)
     scene.answer_intake()
-    assert of(do.ReadJobs, scene.fill_source(1)) == [do.ReadJobs(count=2)]
+    assert of(do.ReadJobs, scene.fill_source(1)) == [do.ReadJobs(count=3)]
     scene.end()
     assert scene.states == {0: JobState.DONE, 1: JobState.DONE}
 
@@ -280,6 +280,43 @@ def test_a_job_that_raced_with_its_recall_is_executed_where_it_is():
     scene.worker(1).claim(races=True)
     scene.answer_recall(scene.worker(1))
     assert scene.state._ledger.first_held(1) == 1
+    scene.end()
+
+
+def test_a_job_behind_another_one_is_reason_enough_to_fill_an_empty_slot():
+    scene = Scene(slots=2)
+    scene.start(2)
+    scene.get_ready(1)
+    scene.executing(1)
+    (start,) = of(do.StartWorker, scene.exit(scene.worker(2)))
+    assert start.slot == 1
+    recall, *_ = of(do.RecallJobs, scene.ready(scene.worker(3)))
+    assert recall.worker_id == 1
+    scene.end()
+
+
+def test_a_job_that_no_recall_can_move_is_no_reason_to_fill_a_slot():
+    scene = Scene(slots=2)
+    scene.start(2)
+    scene.get_ready(1, 2)
+    scene.executing(1)
+    scene.executing(2)
+    assert of(do.StartWorker, scene.exit(scene.worker(2))) != [], "its job waits"
+    scene.end()
+
+
+def test_a_slot_that_comes_back_has_its_worker_still():
+    scene = running(2, slots=2)
+    scene.executing(2)
+    scene.slots = 1
+    scene.send(ev.ResizeRequested(slots=1))
+    scene.slots = 2
+    scene.add_by_hand(2)
+    assert not of(do.StartWorker, scene.send(ev.ResizeRequested(slots=2)))
+    worker = scene.worker(2)
+    worker.finish()
+    (start,) = of(do.StartWorker, scene.leave(worker))
+    assert start.slot == 1
     scene.end()
 
 
@@ -617,7 +654,11 @@ def test_what_was_reported_last_is_shown_before_the_end():
 
 
 def impossible_when_new():
-    return Scene(), [ev.IntakeEnded(), ev.JobsAccepted(jobs=[]), ev.WorkerReady(worker_id=1)]
+    return Scene(), [
+        ev.IntakeEnded(),
+        ev.JobsAccepted(jobs=Jobs.of([])),
+        ev.WorkerReady(worker_id=1),
+    ]
 
 
 def impossible_when_running():
@@ -626,7 +667,7 @@ def impossible_when_running():
     return scene, [
         ev.RunStarted(),
         ev.IntakeEnded(),
-        ev.JobsAccepted(jobs=[]),
+        ev.JobsAccepted(jobs=Jobs.of([])),
         ev.WorkerReady(worker_id=1),
         ev.JobsRecalled(worker_id=1, beyond=0),
         ev.JobsDeclined(worker_id=2, first=1, last=1),

@@ -1,6 +1,6 @@
 """Whatever happens in whatever order: the promises of the core as invariants.
 
-Hypothesis plays shell, workers, source and clock; `world.World` keeps the books.
+Hypothesis plays shell, workers, source and clock; `World` of the test kit keeps the books.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from okanjo_conductor._core import events as ev
+from okanjo_conductor._core.jobs import Jobs
 from okanjo_conductor._core.state import Phase
 from okanjo_conductor._types import Cause, Retry
-
-from .world import FaultyJobError, World
+from okanjo_conductor.testing._world import FaultyJobError, World
 
 DATA = st.data()
 PACES = st.sampled_from([1_000, 500_000, 4_000_000, 60_000_000])
@@ -88,10 +88,10 @@ class Happenings(RuleBasedStateMachine):
             worker.fail(cause)
 
     @precondition(lambda self: self.world.workers)
-    @rule(data=DATA, events=st.integers(1, 3))
-    def a_worker_is_heard(self, data, events):
-        if worker := self.pick(data, lambda w: w.outbox):
-            self.world.hear(worker, events)
+    @rule(data=DATA, frames=st.integers(1, 3))
+    def a_worker_is_heard(self, data, frames):
+        if worker := self.pick(data, lambda w: w.has_something_to_say):
+            self.world.hear(worker, frames)
 
     @precondition(lambda self: self.world.workers)
     @rule(data=DATA)
@@ -141,7 +141,7 @@ class Happenings(RuleBasedStateMachine):
     @rule(jobs=st.integers(1, 3))
     def jobs_are_added_by_hand(self, jobs):
         made = [self.world.make_job() for _ in range(jobs)]
-        self.world.send(ev.JobsAccepted(jobs=made, is_answer=False))
+        self.world.send(ev.JobsAccepted(jobs=Jobs.of(made), is_answer=False))
 
     @precondition(lambda self: not self.world.is_over)
     @rule()
@@ -181,11 +181,11 @@ class Happenings(RuleBasedStateMachine):
             ev.WorkerExited(worker_id=nobody, code=1, signal=None, claimed=None),
         ]
         if world.asked is None and world.phase is not Phase.ABORTING:
-            found += [ev.IntakeEnded(), ev.JobsAccepted(jobs=[])]
+            found += [ev.IntakeEnded(), ev.JobsAccepted(jobs=Jobs.of([]))]
         if world.is_over:
-            found += [ev.TimePassed(), ev.AbortRequested(), ev.JobsAccepted(jobs=[])]
+            found += [ev.TimePassed(), ev.AbortRequested(), ev.JobsAccepted(jobs=Jobs.of([]))]
         for worker in world.workers.values():
-            held = world.state._ledger._held[worker.id]
+            held = world.state._ledger.held(worker.id)
             found += [
                 done(worker.id, [worker.last_sent + 1]),
                 done(worker.id, [*held, worker.last_sent + 1]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,38 @@ def test_importing_the_names_loads_nothing_third_party_but_pyee():
 def test_importing_the_names_loads_no_asyncio():
     modules = loaded_by("from okanjo_conductor import Conductor, ConductorWorker, conduct")
     assert not {"asyncio", "cloudpickle", "multiprocessing"} & modules
+
+
+def test_the_package_does_not_load_its_test_kit_and_that_needs_no_pytest():
+    assert "okanjo_conductor.testing" not in loaded_by("from okanjo_conductor import Conductor")
+    assert not {"pytest", "hypothesis"} & loaded_by("import okanjo_conductor.testing")
+
+
+def test_importing_the_names_loads_nothing_that_takes_long():
+    modules = loaded_by("from okanjo_conductor import Conductor, Retry, conduct")
+    assert not {"logging", "dataclasses", "inspect", "subprocess", "pathlib"} & modules
+
+
+HEAVY = "asyncio", "cloudpickle", "dataclasses", "logging", "subprocess", "uvloop"
+
+
+def test_running_a_plain_script_loads_no_asyncio(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from okanjo_conductor import Conductor\n"
+        f"HEAVY = {' '.join(HEAVY)!r}\n"
+        "def job(_): return [name for name in HEAVY.split() if name in sys.modules]\n"
+        "conductor = Conductor(job, jobs_queue=[0], worker_limit=1, logging=False)\n"
+        "conductor.on('job_done', lambda outcome: print(outcome.value))\n"
+        "conductor.run()\n"
+        "print(job(0))\n"
+    )
+    env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=True, env=env
+    )
+    assert done.stdout == "[]\n[]\n"
 
 
 def test_a_worker_process_loads_no_asyncio():

@@ -1,4 +1,4 @@
-"""The README and the examples do what they say."""
+"""The README, the page on testing and the examples do what they say."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(
-    r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
-)
+PAGES = ("README.md", "docs/testing.md")
+BLOCKS = [
+    block
+    for page in PAGES
+    for block in re.findall(
+        r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL
+    )
+]
 
 
 def run(*command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -31,7 +36,7 @@ def run(*command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-def test_each_python_block_of_the_readme_runs(block, tmp_path):
+def test_each_python_block_of_the_pages_runs(block, tmp_path):
     (tmp_path / "block.py").write_text(block)
     done = run("block.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

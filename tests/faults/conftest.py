@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
-from leaks import event_loops, nothing_is_left
+import pytest
 
-__all__ = ["event_loops", "nothing_is_left"]
+from okanjo_conductor._io import loops
+from okanjo_conductor.testing.fixtures import no_leaks
+
+__all__ = ["no_leaks"]
+
+
+@pytest.fixture(autouse=True)
+def _own_loop(request, monkeypatch):
+    """Let runs that block use the light loop, as in a script; pytest has asyncio loaded."""
+    if not request.node.get_closest_marker("asyncio_loop"):
+        monkeypatch.setattr(loops, "is_asyncio_loaded", lambda: False)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(no_leaks):
+    pass

@@ -9,6 +9,7 @@ import logging
 import mmap
 import multiprocessing
 import os
+import pickle
 import re
 import resource
 import signal
@@ -24,7 +25,7 @@ from typing import Any
 
 from faults.moments import is_first, note, touch, wait_for_file, wait_until
 from okanjo_conductor import Conductor, ConductorWorker, current_job
-from okanjo_conductor._io import leaving
+from okanjo_conductor._io import assignment, leaving
 from okanjo_conductor.errors import JobTimeoutError
 
 MIB = 1 << 20
@@ -105,8 +106,13 @@ def die_while_sending(marker: str, go: str) -> bytes:
 
 
 def is_sending(thread: int) -> bool:
+    return is_in(thread, "send")
+
+
+def is_in(thread: int, name: str) -> bool:
+    """Whether a thread is in a function of the worker's link."""
     code = sys._current_frames()[thread].f_code
-    return code.co_name == "send" and code.co_filename.endswith("worker_link.py")
+    return code.co_name == name and code.co_filename.endswith("worker_link.py")
 
 
 # Long ones
@@ -160,6 +166,20 @@ def print_much(size: int) -> int:
 def change_folder(path: str) -> str:
     os.chdir(path)
     return str(Path.cwd())
+
+
+def shut_link_when_idle(half: str, path: str) -> str:
+    place = assignment.current()
+    assert place is not None
+    main = threading.get_ident()
+
+    def run() -> None:
+        wait_until(lambda: is_in(main, "_read"), "the worker is idle")
+        place.link.cut(getattr(socket, half))
+        touch(path)
+
+    threading.Thread(target=run, daemon=True).start()
+    return half
 
 
 def leave_a_thread() -> str:
@@ -334,11 +354,28 @@ class Fails:
         return fail, (self.how,)
 
 
+class Stays:
+    """An object that does something else than to be pickled."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def __reduce__(self) -> Any:
+        return fail(self.how)
+
+
+class Model:
+    """Holds another object deep inside."""
+
+    def __init__(self, inner: Any) -> None:
+        self.layers = [0, {"inner": inner}]
+
+
 class OddError(BaseException):
     """No `Exception`."""
 
 
-def fail(how: str) -> None:
+def fail(how: str) -> Any:
     if how == "raises":
         message = "this does not travel"
         raise ValueError(message)
@@ -356,6 +393,28 @@ class PickyError(Exception):
         super().__init__(f"{first} and {second}")
 
 
+class BadlyBuiltError(Exception):
+    """Does something else than to be pickled or rebuilt, or to be shown."""
+
+    def __init__(self, on_pickling: str, on_building: str, on_showing: str = "") -> None:
+        super().__init__("badly built")
+        self.how = on_pickling, on_building, on_showing
+
+    def __reduce__(self) -> Any:
+        on_pickling, on_building, _ = self.how
+        return fail(on_pickling) if on_pickling else (fail, (on_building,))
+
+    def __str__(self) -> str:
+        return fail(self.how[2]) if self.how[2] else super().__str__()
+
+
+class UnshowableError(Exception):
+    """Arrives as itself, but cannot be shown."""
+
+    def __str__(self) -> str:
+        raise SystemExit(7)
+
+
 class LockedError(Exception):
     """Cannot be pickled."""
 
@@ -371,6 +430,24 @@ def nest(depth: int) -> list[Any]:
     return made
 
 
+def endless() -> list[Any]:
+    """Make a list that holds itself."""
+    made: list[Any] = [1]
+    made.append(made)
+    return made
+
+
+def hold_a_lock() -> Any:
+    lock = threading.Lock()
+    return lambda: lock
+
+
+def untouched(size: int) -> Any:
+    """Make a buffer of which no byte takes memory."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    return pickle.PickleBuffer(mmap.mmap(-1, size, flags=flags, prot=mmap.PROT_READ))
+
+
 def accept(payload: Any) -> str:
     return type(payload).__name__
 
@@ -382,12 +459,32 @@ def give(what: str) -> Any:
         "a value that leaves": lambda: Fails("leaves"),
         "an odd value": lambda: Fails("is odd"),
         "a deep value": lambda: nest(100_000),
+        "a hidden lock": lambda: Model(threading.Lock()),
+        "a hidden failure": lambda: [1, Model(Fails("leaves"))],
+        "a value that stays": lambda: Stays("leaves"),
+        "an odd value that stays": lambda: Stays("is odd"),
+        "a function": hold_a_lock,
+        "an endless value": endless,
+        "6 GiB": lambda: [1, untouched(6 << 30)],
         "100 MB": lambda: bytes(100_000_000),
     }
     return made[what]()
 
 
+def log_with(kind: str, how: str) -> str:
+    logging.getLogger("jobs").warning("with an odd field", extra={"field": globals()[kind](how)})
+    return "logged"
+
+
 def throw(what: str) -> None:
+    if what == "badly pickled":
+        raise BadlyBuiltError("is odd", "")
+    if what == "badly rebuilt":
+        raise BadlyBuiltError("", "is odd")
+    if what == "badly shown":
+        raise BadlyBuiltError("", "leaves", "leaves")
+    if what == "unshowable":
+        raise UnshowableError
     if what == "unpicklable":
         raise LockedError
     if what == "picky":
@@ -437,6 +534,10 @@ class Reporter(ConductorWorker):
 
     def process_job(self, job: Any) -> Any:
         name, *_ = job
+        if name == "send":
+            return self.request("sent", globals()[job[1]](job[2]), timeout=60)
+        if name == "receive":
+            return self.request("receive", job[1:], timeout=60)
         if name == "ask":
             self.request("asked", os.getpid(), timeout=60)
             return "asked"

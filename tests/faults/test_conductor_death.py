@@ -10,7 +10,7 @@ import pytest
 
 from faults.harness import kill, start_script, wait_for_lines
 from faults.moments import wait_until
-from leaks import marked_processes
+from okanjo_conductor.testing.fixtures import processes_of_this_test
 
 _SECONDS = 2.0
 """Within which everybody is gone. The kernel does it at once."""
@@ -72,7 +72,7 @@ def test_nobody_and_nothing_outlives_a_killed_conductor(how, method, tmp_path, m
 
     kill_when_busy(script, running, 2)
 
-    wait_until(lambda: not marked_processes(), "everybody is gone", _SECONDS)
+    wait_until(lambda: not processes_of_this_test(), "everybody is gone", _SECONDS)
     assert list(temporary.iterdir()) == []
     assert not [path for path in set(_SHARED.iterdir()) - shared if "okanjo" in path.name]
 
@@ -87,7 +87,7 @@ def test_nobody_imports_on_without_a_conductor(method, tmp_path):
 
     kill_when_busy(script, running, 1)
 
-    wait_until(lambda: not marked_processes(), "everybody is gone", _SECONDS)
+    wait_until(lambda: not processes_of_this_test(), "everybody is gone", _SECONDS)
 
 
 @pytest.mark.parametrize("how", ["sleeps", "C code"])
@@ -104,8 +104,8 @@ def test_a_fork_of_the_conductor_does_not_keep_its_workers_alive(how, tmp_path):
         os.waitpid(script.pid, 0)
 
     try:
-        wait_until(lambda: marked_processes() <= {pid}, "the others are gone", _SECONDS)
-        assert marked_processes() == {pid}
+        wait_until(lambda: processes_of_this_test() <= {pid}, "the others are gone", _SECONDS)
+        assert processes_of_this_test() == {pid}
     finally:
         with suppress(ProcessLookupError):
             kill(pid)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import signal
@@ -19,6 +18,7 @@ from faults.moments import is_first, state_of, touch, wait_until
 from okanjo_conductor import Cause, JobState, Outcome, Retry, WorkerExit
 from okanjo_conductor._io import cells
 from okanjo_conductor.errors import WorkerCrashError
+from okanjo_conductor.testing import kill_worker_at
 
 DEATHS = [
     ("SIGKILL", None, "SIGKILL"),
@@ -257,13 +257,13 @@ def test_a_template_killed_with_orders_at_hand_loses_no_worker(tmp_path):
     def find_template(_worker_id, _pid):
         if is_first(tmp_path / "first"):
             (process,) = run.conductor._run._cluster._processes
-            template.append(process._popen.pid)
+            template.append(process._pid)
 
     @run.conductor.on("worker_exit")
     def stop_template(_end):
         if is_first(tmp_path / "second"):
             os.kill(template[0], signal.SIGSTOP)
-            asyncio.get_running_loop().call_soon(kill, template[0])
+            run.conductor._loop.call_soon(kill, template[0])
 
     run.run()
 
@@ -309,3 +309,16 @@ def test_a_recalled_job_survives_the_death_of_the_worker_it_was_recalled_from(tm
     outcomes = run.by_key
     assert outcomes.pop(0).state is JobState.QUARANTINED
     assert {(o.state, o.attempts) for o in outcomes.values()} == {(JobState.DONE, 1)}
+
+
+def test_a_job_behind_a_long_one_gets_a_worker_though_the_idle_one_died(tmp_path):
+    """The long job ends only when the other has run; both wait in the only worker there is."""
+    path = str(tmp_path / "made")
+    batch = [("wait_for_all", path), ("make", path)]
+    run = Watched(jobs.perform, batch, worker_limit=2)
+    death = kill_worker_at(run.conductor, start=2)
+
+    run.run()
+
+    assert {o.attempts for o in run.by_key.values()} == {1}
+    death.check()

@@ -12,8 +12,8 @@ import pytest
 
 from faults import jobs
 from faults.harness import Watched, kill, start_script
-from leaks import open_descriptors
 from okanjo_conductor.errors import SerialisationError, WorkerStartError
+from okanjo_conductor.testing.fixtures import _open_descriptors
 
 _PATIENCE = 120.0
 _MEBIBYTE = 1 << 20
@@ -203,7 +203,7 @@ def test_many_runs_leave_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     run_often(5)
     gc.collect()
-    descriptors = open_descriptors()
+    descriptors = _open_descriptors()
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
@@ -214,7 +214,7 @@ def test_many_runs_leave_nothing_behind(tmp_path, monkeypatch):
         tracemalloc.stop()
 
     assert after - before < _MEBIBYTE / 4
-    assert open_descriptors() == descriptors
+    assert _open_descriptors() == descriptors
     assert list(tmp_path.iterdir()) == []
 
 

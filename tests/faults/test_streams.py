@@ -12,8 +12,9 @@ import pytest
 
 from faults import jobs
 from faults.harness import Watched
+from faults.moments import wait_for_file
 from okanjo_conductor import Conductor, JobState, Retry
-from okanjo_conductor.errors import ConductorStateError, WorkerCrashError
+from okanjo_conductor.errors import ConductorStateError
 
 DOUBLES = [2 * number for number in range(10)]
 WHIMS = {
@@ -62,16 +63,17 @@ def test_what_a_forked_child_has_to_say_is_not_lost(how, said, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_a_job_that_closes_all_descriptors_fails_and_its_neighbours_do_not(capsys):
+def test_a_job_that_closes_all_descriptors_is_done_and_its_worker_is_replaced(capsys):
     batch = [("double", number) for number in range(20)]
     batch[10] = ("close_range", 3, 4096)
 
     run = Watched(jobs.perform, batch, worker_limit=2, retry=Retry(crashes=0)).run()
 
     outcomes = run.by_key
-    assert isinstance(outcomes.pop(10).error, WorkerCrashError)
+    assert outcomes.pop(10).value == "closed"
     assert {k: o.value for k, o in outcomes.items()} == {n: 2 * n for n in range(20) if n != 10}
     assert {o.attempts for o in run.outcomes} == {1}
+    assert run.report.workers_lost == 1
     assert "Bad file descriptor" in capsys.readouterr().err
 
 
@@ -174,3 +176,20 @@ def test_a_child_that_a_job_forks_cannot_speak_for_the_worker():
 
     conductor = Conductor(fork, worker_limit=1, jobs_queue=range(5), logging=False)
     assert sorted(outcome.value for outcome in conductor.outcomes()) == list(range(5))
+
+
+@pytest.mark.parametrize("half", ["SHUT_RD", "SHUT_WR"])
+def test_a_worker_that_shuts_half_of_its_link_while_it_is_idle_costs_no_job(half, tmp_path):
+    """Who can still read, but say nothing, would wait for ever for jobs."""
+    cut = tmp_path / "cut"
+
+    def batch():
+        yield "shut_link_when_idle", half, str(cut)
+        wait_for_file(cut)
+        yield from (("double", n) for n in range(20))
+
+    run = Watched(jobs.perform, batch(), worker_limit=1).run()
+
+    assert {o.attempts for o in run.by_key.values()} == {1}
+    assert run.report.done == 21
+    assert [e.key for e in run.exits if e.cause is not None] == [None]

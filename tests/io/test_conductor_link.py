@@ -60,14 +60,13 @@ class Linked:
         self.loop = Loop()
         self.receiver = Receiver()
         self.job_link = ours.job_link
-        self.ours = ConductorLink(1, ours, self.loop, self.receiver, memoryview(bytearray(1 << 20)))
+        self.ours = ConductorLink(1, ours, self.loop, self.receiver)
         self.outputs = theirs.stdout, theirs.stderr
-        self.theirs = WorkerLink(theirs.job_link, theirs.results, theirs.cells)
-        self.results = theirs.results
+        self.theirs = WorkerLink(theirs.job_link, theirs.cells)
 
     def do(self, *ordinals):
         for ordinal in ordinals:
-            self.theirs.write_outcome(records.head(ordinal, 10) + records.atom(ordinal))
+            self.theirs.log.write(records.head(ordinal, 10) + records.atom(ordinal))
 
     def read(self):
         self.loop.readers[self.job_link.fileno()]()
@@ -84,11 +83,12 @@ def linked():
     made.theirs._socket.close()
     for descriptor in (
         *made.outputs,
-        made.results,
+        made.theirs.black_box,
         made.theirs._wake_read,
         made.theirs._wake_write,
     ):
         os.close(descriptor)
+    made.theirs.log.ring.release()
     made.theirs.cells.release()
     if made.job_link.fileno() >= 0:
         made.ours.finish()
@@ -198,15 +198,15 @@ def test_a_real_loop_delivers_too():
             def on_message(self, worker_id, message):
                 told.set_result((worker_id, message))
 
-        scratch = memoryview(bytearray(1 << 20))
-        link = ConductorLink(7, ours, asyncio.get_running_loop(), Once(), scratch)
-        worker = WorkerLink(theirs.job_link, theirs.results, theirs.cells)
+        link = ConductorLink(7, ours, asyncio.get_running_loop(), Once())
+        worker = WorkerLink(theirs.job_link, theirs.cells)
         worker.send(Ready())
         assert await asyncio.wait_for(told, 10) == (7, Ready())
         worker._socket.close()
-        rest = (theirs.results, theirs.stdout, theirs.stderr)
+        rest = (theirs.stdout, theirs.stderr)
         for descriptor in (*rest, worker.black_box, worker._wake_read, worker._wake_write):
             os.close(descriptor)
+        worker.log.ring.release()
         worker.cells.release()
         link.finish()
 

@@ -38,7 +38,7 @@ def test_a_quota_of_the_cgroup_counts_where_it_is_smaller(files, cpus, eight_cpu
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
 
-    assert usable_cpus(tmp_path) == cpus
+    assert usable_cpus(str(tmp_path)) == cpus
 
 
 @pytest.mark.parametrize(("count", "cpus"), [(6, 6), (None, 1)])
@@ -46,4 +46,4 @@ def test_without_an_affinity_mask_all_cpus_count(count, cpus, tmp_path, monkeypa
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: count)
 
-    assert usable_cpus(tmp_path) == cpus
+    assert usable_cpus(str(tmp_path)) == cpus

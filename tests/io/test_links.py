@@ -38,18 +38,16 @@ def test_the_ends_belong_together():
     ours, theirs = links.make()
 
     os.write(theirs.job_link, b"job link")
-    os.write(theirs.results, b"results")
     os.write(theirs.stdout, b"stdout")
     os.write(theirs.stderr, b"stderr")
     page = cells.map_page(theirs.cells)
     page[cells.CLAIM] = 5
 
     assert ours.job_link.recv(100) == b"job link"
-    assert os.read(ours.results, 100) == b"results"
     assert os.read(ours.stdout, 100) == b"stdout"
     assert os.read(ours.stderr, 100) == b"stderr"
     assert ours.cells[cells.CLAIM] == 5
-    travelling = [theirs.job_link, theirs.results, theirs.cells, theirs.stdout, theirs.stderr]
+    travelling = [theirs.job_link, theirs.cells, theirs.stdout, theirs.stderr]
     assert theirs.as_list() == travelling
     page.release()
     ours.close()
@@ -59,7 +57,7 @@ def test_the_ends_belong_together():
 def test_the_conductors_ends_never_block_and_the_workers_may():
     ours, theirs = links.make()
 
-    for descriptor in (ours.job_link.fileno(), ours.results, ours.stdout, ours.stderr):
+    for descriptor in (ours.job_link.fileno(), ours.stdout, ours.stderr):
         assert not os.get_blocking(descriptor)
     for descriptor in (theirs.job_link, theirs.stdout, theirs.stderr):
         assert os.get_blocking(descriptor)
@@ -67,21 +65,7 @@ def test_the_conductors_ends_never_block_and_the_workers_may():
     theirs.close()
 
 
-def test_a_read_of_the_size_of_the_pipe_empties_it():
-    ours, theirs = links.make()
-    written = 0
-    while True:
-        try:
-            written += os.write(theirs.results, bytes(4096))
-        except BlockingIOError:
-            break
-
-    assert len(os.read(ours.results, ours.results_size)) == written
-    ours.close()
-    theirs.close()
-
-
-@pytest.mark.parametrize("good", range(4))
+@pytest.mark.parametrize("good", range(3))
 def test_links_that_cannot_be_made_leave_nothing_open(good, monkeypatch):
     pipes = []
 

@@ -24,15 +24,15 @@ def started(monkeypatch):
     """Collect the workers that are started; a test asserts that there are none."""
     from okanjo_conductor.clusters import local
 
-    launches = []
-    launch = local.LocalCluster._launch
+    starts = []
+    start_worker = local.LocalCluster.start_worker
 
-    def note(cluster):
-        launches.append(cluster)
-        return launch(cluster)
+    def note(cluster, *args):
+        starts.append(cluster)
+        return start_worker(cluster, *args)
 
-    monkeypatch.setattr(local.LocalCluster, "_launch", note)
-    return launches
+    monkeypatch.setattr(local.LocalCluster, "start_worker", note)
+    return starts
 
 
 # The worker

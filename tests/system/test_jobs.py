@@ -691,6 +691,7 @@ def test_conductors_one_after_another():
     assert len(pids) == 3
 
 
+@pytest.mark.asyncio_loop
 def test_run_works_inside_a_running_loop():
     """As in a notebook."""
 
@@ -700,8 +701,20 @@ def test_run_works_inside_a_running_loop():
     assert asyncio.run(main()).done == 5
 
 
+@pytest.mark.asyncio_loop
 def test_outcomes_work_synchronously_inside_a_running_loop():
     async def main():
         return list(conduct(programs.square, range(5), worker_limit=1, ordered=True))
 
     assert asyncio.run(main()) == [0, 1, 4, 9, 16]
+
+
+@pytest.mark.asyncio_loop
+def test_a_handler_finds_the_loop_where_asyncio_is_loaded():
+    conductor = Conductor(programs.square, worker_limit=1, jobs_queue=[1])
+    found = []
+    conductor.on("job_done", lambda _: found.append(asyncio.get_running_loop()))
+
+    conductor.run()
+
+    assert len(found) == 1

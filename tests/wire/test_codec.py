@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import pickle
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from okanjo_conductor._wire import codec
+from okanjo_conductor._wire.byvalue import encode_by_value
 from okanjo_conductor._wire.codec import (
     ATOMS,
     OUT_OF_BAND,
@@ -21,6 +24,7 @@ from okanjo_conductor._wire.codec import (
 from okanjo_conductor._wire.connection import Connection
 from okanjo_conductor._wire.frames import MAX_BUFFERS
 from okanjo_conductor._wire.messages import Jobs, LargeJob
+from okanjo_conductor.errors import SerialisationError
 
 from .streams import atoms, noise, receive, stream_of
 
@@ -157,6 +161,30 @@ def test_more_buffers_than_a_frame_may_have_travel_in_the_pickle():
     assert all(bytes(buffer) == raw for buffer in arrived)
 
 
+def untouched(size: int) -> pickle.PickleBuffer:
+    """Make a buffer of which no byte takes memory."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    return pickle.PickleBuffer(mmap.mmap(-1, size, flags=flags, prot=mmap.PROT_READ))
+
+
+@pytest.mark.parametrize("make", [encode, encode_payload, encode_by_value])
+def test_more_than_4_gib_do_not_travel(make):
+    with pytest.raises(
+        SerialisationError, match=r"it takes 5\.0 GiB .* at most 4 GiB travel: write"
+    ):
+        make([untouched(5 << 30)])
+    with pytest.raises(SerialisationError, match="GiB"):
+        make([untouched(2 << 30), untouched(2 << 30)])
+    assert make([untouched(2 << 30), untouched((2 << 30) - 4096)]).is_large
+
+
+def test_the_limit_is_a_byte_count():
+    fits = Encoded(b"", [memoryview(untouched(codec.MAX_SIZE))])
+    assert codec.checked(fits) is fits
+    with pytest.raises(SerialisationError, match="4,294,967,297 bytes"):
+        codec.checked(Encoded(b"x", fits.buffers))
+
+
 def test_what_pickling_raises_is_passed_on():
     with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
         encode(lambda: None)
@@ -167,3 +195,11 @@ def test_what_unpickling_raises_is_passed_on():
         decode(Encoded(b"no pickle", []))
     with pytest.raises(EOFError):
         decode_payload(b"")
+
+
+def test_what_is_encoded_is_compared_and_shown_by_its_parts():
+    encoded = Encoded(b"a", [b"b"])
+    assert encoded == Encoded(b"a", [b"b"])
+    assert encoded != Encoded(b"a", [])
+    assert encoded != (b"a", [b"b"])
+    assert repr(encoded) == "Encoded(b'a', [b'b'])"

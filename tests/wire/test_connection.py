@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from okanjo_conductor._plain import values_of
 from okanjo_conductor._wire import frames
 from okanjo_conductor._wire.codec import Encoded, decode
 from okanjo_conductor._wire.connection import Connection
@@ -118,7 +119,7 @@ def test_a_value_for_which_there_is_no_memory_is_all_that_is_lost(size, monkeypa
 
     assert [received[0], *received[2:]] == [(1, Bell()), (3, small), (4, Bell())]
     outcomes, lost = received[1]
-    assert (outcomes, lost[:3]) == (2, large[:3])
+    assert (outcomes, values_of(lost)[:3]) == (2, values_of(large)[:3])
     with pytest.raises(MemoryError, match="its 870006 bytes do not fit into the memory"):
         decode(lost.value)
 
@@ -145,3 +146,48 @@ def test_an_outbox_that_forgets_everything_is_empty():
     sender.outbox.clear()
     assert not sender.outbox
     assert sender.outbox.views() == []
+
+
+def arrays_of(size, connection, count=1):
+    """Receive frames with one large buffer each; return the buffers."""
+    stream = b""
+    sender = Connection()
+    for number in range(count):
+        sender.send(LargeJob(1, b"", [], Encoded(b"", [bytes([number]) * size])))
+        stream += stream_of(sender)
+    return [message.value.buffers[0] for _, message in receive(connection, stream, [1 << 20])]
+
+
+def test_memory_that_nobody_holds_is_used_again():
+    connection = Connection()
+    (first,) = arrays_of(200_000, connection)
+    place = id(first)
+    del first
+    (second,) = arrays_of(200_000, connection)
+    assert id(second) == place
+    assert second == bytes(200_000)
+
+
+def test_memory_that_somebody_holds_is_not():
+    connection = Connection()
+    buffers = arrays_of(200_000, connection, 3)
+    view = memoryview(buffers[0])[5:]
+    buffers[0] = None
+    (other,) = arrays_of(200_000, connection)
+    assert view.obj is not other
+    assert buffers[1] == b"\1" * 200_000
+    assert buffers[2] == b"\2" * 200_000
+    assert view == bytes(199_995)
+
+
+def test_no_more_memory_is_kept_than_a_bound(monkeypatch):
+    monkeypatch.setattr(frames._Pool, "_MOST", 500_000)
+    connection = Connection()
+    pool = connection._reader._pool
+    arrays_of(200_000, connection)
+    arrays_of(250_000, connection)
+    assert pool._size == 450_000
+    arrays_of(300_000, connection)
+    assert pool._size == 300_000
+    arrays_of(600_000, connection)
+    assert pool._size == 0

@@ -65,6 +65,23 @@ def fail():
     raise OSError("not over here")
 
 
+class OddError(BaseException):
+    """No `Exception`."""
+
+
+def be_odd():
+    raise OddError("on the way")
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+class OddToPickleError(Exception):
+    def __reduce__(self):
+        raise OddError("at the start")
+
+
 def give_a_text():
     return "not an exception"
 
@@ -177,24 +194,51 @@ def test_causes_over_there_are_told():
 
 
 @pytest.mark.parametrize(
-    ("error", "message"),
+    ("error", "message", "lost"),
     [
-        (UnpicklableError(), "holds a function"),
-        (RefusesToPickleError("never"), "never"),
-        (TwoArgumentsError("host", 80), "host:80 is closed"),
-        (RebuiltBy(leave), "rebuilt otherwise"),
-        (RebuiltBy(fail), "rebuilt otherwise"),
-        (RebuiltBy(give_a_text), "rebuilt otherwise"),
-        (RebuiltBy(KeyboardInterrupt), "rebuilt otherwise"),
+        (UnpicklableError(), "holds a function", "(error.function, a function)"),
+        (RefusesToPickleError("never"), "never", "pickling it raised SystemExit: 3 (error, a"),
+        (OddToPickleError("odd"), "odd", ".OddError: at the start"),
+        (
+            TwoArgumentsError("host", 80),
+            "host:80 is closed",
+            "required positional argument: 'port'",
+        ),
+        (RebuiltBy(leave), "rebuilt otherwise", "rebuilding it raised SystemExit: 1"),
+        (RebuiltBy(fail), "rebuilt otherwise", "rebuilding it raised OSError: not over here"),
+        (RebuiltBy(be_odd), "rebuilt otherwise", ".OddError: on the way"),
+        (RebuiltBy(give_a_text), "rebuilt otherwise", "rebuilding it gave a str"),
+        (RebuiltBy(KeyboardInterrupt), "rebuilt otherwise", ""),
     ],
     ids=lambda value: getattr(value, "function", value).__class__.__name__,
 )
-def test_an_exception_that_cannot_be_rebuilt_is_replaced(error, message):
+def test_an_exception_that_cannot_be_rebuilt_is_replaced_and_says_why(error, message, lost):
     rebuilt = travelled(error)
+    assert lost in rebuilt.lost
+    assert getattr(rebuilt, "__notes__", []) == ([rebuilt.lost] if lost else [])
     assert type(rebuilt) is RemoteError
     assert rebuilt.type_name == f"{__name__}.{type(error).__name__}"
     assert rebuilt.message == message
     assert isinstance(rebuilt.__cause__, RemoteTraceback)
+
+
+def test_an_interrupt_while_an_exception_is_rebuilt_is_the_users():
+    with pytest.raises(KeyboardInterrupt):
+        travelled(RebuiltBy(interrupt))
+
+
+def test_what_was_pickled_in_vain_is_told_even_if_the_part_cannot_be_found():
+    class FickleError(Exception):
+        is_first = True
+
+        def __reduce__(self):
+            if FickleError.is_first:
+                FickleError.is_first = False
+                raise ValueError("only once")
+            return ValueError, ()
+
+    rebuilt = travelled(FickleError("fickle"))
+    assert "raised ValueError: only once. Leave" in rebuilt.lost
 
 
 def test_an_exception_of_a_local_class_is_replaced():
@@ -245,7 +289,7 @@ def test_what_would_end_a_program_is_replaced(error, name, message):
     assert str(rebuilt) == (f"{name}: {message}" if message else name)
 
 
-@given(st.builds(Failure, texts, texts, texts, texts, st.none() | st.binary()))
+@given(st.builds(Failure, texts, texts, texts, texts, st.none() | st.binary(), texts))
 def test_any_failure_comes_back_as_it_was(failure):
     packed = failures.pack(failure)
     assert failures.unpack(packed) == failure

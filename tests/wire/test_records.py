@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import struct
 
 import pytest
 from hypothesis import example, given, settings
@@ -160,5 +161,18 @@ def test_a_log_that_ends_within_a_pickle_is_refused(batch, blob):
     ids=repr,
 )
 def test_what_is_no_log_is_refused(chunk):
-    with pytest.raises(ProtocolError, match=f"{len(chunk)} bytes in a result pipe"):
+    with pytest.raises(ProtocolError, match=f"{len(chunk)} bytes in an outcome log"):
         records.unpack(chunk)
+
+
+@given(st.integers(-(1 << 63), (1 << 63) - 1), counters, counters)
+def test_an_integer_makes_a_record_in_one_go(value, ordinal, nanoseconds):
+    mark = records.LONG1_8
+    record = records.INT_RECORD.pack(mark, ordinal, mark, nanoseconds, mark, value)
+    assert records.unpack(record) == ([ordinal], [nanoseconds], [value])
+
+
+@pytest.mark.parametrize("value", [1 << 63, -(1 << 63) - 1])
+def test_an_integer_of_more_bits_makes_none(value):
+    with pytest.raises(struct.error):
+        records.INT_RECORD.pack(b"", 1, b"", 1, b"", value)

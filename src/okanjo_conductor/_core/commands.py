@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from okanjo_conductor._plain import Named
+
 if TYPE_CHECKING:
-    from okanjo_conductor._core.jobs import Job
+    from okanjo_conductor._core.jobs import Job, Jobs
     from okanjo_conductor._types import (
         Attempt,
         Key,
@@ -18,34 +19,30 @@ if TYPE_CHECKING:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadJobs:
+class ReadJobs(Named):
     """Read up to `count` jobs. Answered once, by `JobsAccepted` or `IntakeEnded`."""
 
     count: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartWorker:
+class StartWorker(Named):
     """Start a process. Answered by `WorkerReady` or `WorkerExited`."""
 
     worker_id: WorkerId
     slot: Slot
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HandOut:
+class HandOut(Named):
     """Send jobs to a worker, as consecutive ordinals from `first`."""
 
     worker_id: WorkerId
     first: Ordinal
-    jobs: list[Job]
+    jobs: Jobs
     histories: dict[int, tuple[Attempt, ...]]
     """By index, the bad ends of those jobs that have any."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecallJobs:
+class RecallJobs(Named):
     """Take back what the worker has not started. Answered by `JobsRecalled`, unless it exits."""
 
     worker_id: WorkerId
@@ -53,22 +50,19 @@ class RecallJobs:
     """The last ordinal it was handed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopWorker:
+class StopWorker(Named):
     """Ask a worker to finish the job at hand and leave."""
 
     worker_id: WorkerId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DumpStack:
+class DumpStack(Named):
     """Have a worker write down what its threads are doing. Comes back with `WorkerExited`."""
 
     worker_id: WorkerId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InterruptJob:
+class InterruptJob(Named):
     """Raise `JobTimeoutError` in this job, if that is possible."""
 
     worker_id: WorkerId
@@ -77,8 +71,7 @@ class InterruptJob:
     """The time limit in seconds."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportStuck:
+class ReportStuck(Named):
     """Tell listeners that a job takes long, with the worker's stack."""
 
     worker_id: WorkerId
@@ -87,43 +80,37 @@ class ReportStuck:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TerminateWorker:
+class TerminateWorker(Named):
     """Send SIGTERM: it did not leave in time."""
 
     worker_id: WorkerId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KillWorker:
+class KillWorker(Named):
     """Send SIGKILL to its process group: it did not heed SIGTERM."""
 
     worker_id: WorkerId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReturnJobs:
+class ReturnJobs(Named):
     """Put jobs that were never finished back to the front of the source, in this order."""
 
     jobs: list[Job]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnnounceExit:
+class AnnounceExit(Named):
     """Tell listeners that a worker has ended."""
 
     end: WorkerExit
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EmitStats:
+class EmitStats(Named):
     """Tell listeners the counters of a report cycle."""
 
     report: StatsReport
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndRun:
+class EndRun(Named):
     """All is over and no worker is left. The last command."""
 
     error: Exception | None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from okanjo_conductor._plain import Frozen, Plain
 from okanjo_conductor._types import Cause
 from okanjo_conductor.errors import (
     JobCancelledError,
@@ -33,8 +33,7 @@ class Signal(Enum):
     KILL = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Doom:
+class Doom(Frozen):
     """We end a worker because of this job."""
 
     ordinal: Ordinal
@@ -44,8 +43,7 @@ class Doom:
     rss: int = 0
 
 
-@dataclass(slots=True)
-class Watch:
+class Watch(Plain):
     """A job that was seen executing for some time."""
 
     ordinal: Ordinal

@@ -2,70 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from okanjo_conductor._plain import Named
+
 if TYPE_CHECKING:
-    from okanjo_conductor._core.jobs import Job
+    from okanjo_conductor._core.jobs import Job, Jobs
     from okanjo_conductor._types import Cause, JobId, Ordinal, WorkerId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunStarted:
+class RunStarted(Named):
     """The run may begin. The first event, once."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobsAccepted:
+class JobsAccepted(Named):
     """Jobs were read from the source; together they answer one `ReadJobs`.
 
     Also legal unasked, for jobs that were added by hand.
     """
 
-    jobs: list[Job]
+    jobs: Jobs
     is_answer: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobRefused:
+class JobRefused(Named):
     """A job cannot travel: its payload does not pickle. It is accepted and failed at once."""
 
     job: Job
     error: Exception
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IntakeEnded:
+class IntakeEnded(Named):
     """The source has nothing more for now; answers one `ReadJobs`."""
 
     is_final: bool = False
     """The source broke: never read it again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IntakeReopened:
+class IntakeReopened(Named):
     """The source may have jobs again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryPaused:
+class DeliveryPaused(Named):
     """Outcomes pile up: the consumer is behind. No job is read until it has caught up."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryResumed:
+class DeliveryResumed(Named):
     """The consumer has caught up."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerReady:
+class WorkerReady(Named):
     """A worker is set up and waits for jobs."""
 
     worker_id: WorkerId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptsDone:
+class AttemptsDone(Named):
     """A worker has executed jobs and they have values. Three columns of equal length."""
 
     worker_id: WorkerId
@@ -74,8 +66,7 @@ class AttemptsDone:
     nanoseconds: list[int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptFailed:
+class AttemptFailed(Named):
     """A worker has executed a job, lives on, and the job has no value."""
 
     worker_id: WorkerId
@@ -86,8 +77,7 @@ class AttemptFailed:
     nanoseconds: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobsDeclined:
+class JobsDeclined(Named):
     """A worker skipped these ordinals because they had been recalled."""
 
     worker_id: WorkerId
@@ -95,16 +85,14 @@ class JobsDeclined:
     last: Ordinal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobsRecalled:
+class JobsRecalled(Named):
     """Answers `RecallJobs`: what was handed out beyond this ordinal will not be executed."""
 
     worker_id: WorkerId
     beyond: Ordinal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerExited:
+class WorkerExited(Named):
     """A worker's process is gone and everything it had said has been handled."""
 
     worker_id: WorkerId
@@ -121,8 +109,7 @@ class WorkerExited:
     """The kernel has ended a process for want of memory, and this one by SIGKILL."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobSeen:
+class JobSeen(Named):
     """A worker was seen executing this ordinal for some time."""
 
     worker_id: WorkerId
@@ -131,8 +118,7 @@ class JobSeen:
     """When it was seen first, at or after its start."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryMeasured:
+class MemoryMeasured(Named):
     """How much memory a worker holds."""
 
     worker_id: WorkerId
@@ -142,8 +128,7 @@ class MemoryMeasured:
     """The last ordinal it had started when that was measured."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatsReported:
+class StatsReported(Named):
     """A worker reported its counters."""
 
     worker_id: WorkerId
@@ -151,22 +136,19 @@ class StatsReported:
     time_span: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CancelRequested:
+class CancelRequested(Named):
     """This job is not wanted any more. Ignored if it has its outcome."""
 
     job_id: JobId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResizeRequested:
+class ResizeRequested(Named):
     """There may be so many workers from now on."""
 
     slots: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrainRequested:
+class DrainRequested(Named):
     """Finish what is being executed, start nothing more, give back the rest."""
 
     seconds: float | None = None
@@ -174,15 +156,13 @@ class DrainRequested:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AbortRequested:
+class AbortRequested(Named):
     """Stop now: hand out nothing, give back what was not started."""
 
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimePassed:
+class TimePassed(Named):
     """Nothing happened but that `next_deadline()` has come."""
 
 

@@ -19,12 +19,12 @@ first is being recycled: it is set up before the other one leaves.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from okanjo_conductor._core.endings import Doom, Signal, Watch
 from okanjo_conductor._core.prefetch import MAX_BATCH, BatchSizer
+from okanjo_conductor._plain import Plain, fresh
 from okanjo_conductor._types import Ordinal, Slot, WorkerId
 from okanjo_conductor.errors import IllegalEventError
 
@@ -58,13 +58,12 @@ _MOVES = {
 }
 
 
-@dataclass(slots=True, eq=False)
-class Worker:
+class Worker(Plain):
     """A live worker. Its held jobs are in the ledger."""
 
     id: WorkerId
     slot: SlotState
-    sizer: BatchSizer = field(default_factory=BatchSizer)
+    sizer: BatchSizer = fresh(factory=BatchSizer)
     state: WorkerState = WorkerState.STARTING
     ready_at: float | None = None
     """When it was set up; None: it is not."""
@@ -80,7 +79,7 @@ class Worker:
     in a race or finished already, so asking again would change nothing."""
     watch: Watch | None = None
     doom: Doom | None = None
-    steps: deque[tuple[float, Signal]] = field(default_factory=deque)
+    steps: deque[tuple[float, Signal]] = fresh(factory=deque)
     """When to do what to it, in order; empty: nothing."""
     was_terminated: bool = False
     """We sent SIGTERM or SIGKILL, so its death is our doing."""
@@ -135,8 +134,7 @@ def _is_over(ordinal: Ordinal, first_held: Ordinal | None) -> bool:
     return first_held is None or first_held > ordinal
 
 
-@dataclass(slots=True, eq=False)
-class SlotState:
+class SlotState(Plain):
     """A place for one worker at a time, and for a second one while the first is recycled."""
 
     number: Slot
@@ -259,10 +257,15 @@ class Fleet:
             slot.worker, slot.successor = slot.successor, None
 
     def resize(self, slots: int) -> list[Worker]:
-        """Add slots, or take the last ones away; return the workers that were in those."""
+        """Add slots, or take the last ones away; return the workers that were in those.
+
+        A slot that was taken away and comes back may have its worker still: it is the same slot.
+        """
         surplus = self.slots[slots:]
         del self.slots[slots:]
-        self.slots += [SlotState(Slot(number)) for number in range(len(self.slots), slots)]
+        left = {worker.slot.number: worker.slot for worker in self._workers.values()}
+        for number in map(Slot, range(len(self.slots), slots)):
+            self.slots.append(left.get(number) or SlotState(number))
         return [w for slot in surplus for w in (slot.worker, slot.successor) if w is not None]
 
     @staticmethod

@@ -6,6 +6,7 @@ A job that was accepted and not yet finished is in exactly one place:
     delayed   waits for its backoff to pass
     held      handed out to one worker, under an ordinal of that worker
 
+The queue and what a worker holds are rows of *runs*: jobs in columns, cut where that is needed.
 Which of its held jobs a worker is executing is not written down here: the worker claims an ordinal
 before it starts it, and only after a death does anybody need to know.
 """
@@ -17,38 +18,96 @@ from collections import deque
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from okanjo_conductor._core.jobs import Jobs, joined
+from okanjo_conductor._types import Ordinal
 from okanjo_conductor.errors import IllegalEventError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from okanjo_conductor._core.jobs import Job
-    from okanjo_conductor._types import Attempt, JobId, Key, Ordinal, WorkerId
+    from okanjo_conductor._types import Attempt, JobId, Key, WorkerId
+
+
+class _Run:
+    """Jobs that a worker holds under consecutive ordinals."""
+
+    __slots__ = ("begin", "end", "first", "jobs")
+
+    def __init__(self, first: int, jobs: Jobs, begin: int, end: int) -> None:
+        self.first = first
+        """The ordinal of the job at index 0 of `jobs`."""
+        self.jobs = jobs
+        self.begin = begin
+        self.end = end
+        """Indices between which jobs are held still."""
+
+    @property
+    def low(self) -> int:
+        """The first ordinal that is held."""
+        return self.first + self.begin
+
+    @property
+    def high(self) -> int:
+        """The first ordinal beyond."""
+        return self.first + self.end
+
+    def cut(self, low: int, high: int) -> Jobs:
+        """Return the jobs of these ordinals."""
+        return self.jobs.cut(low - self.first, high - self.first)
+
+    def without(self, low: int, high: int) -> Iterator[_Run]:
+        """Yield what is left when the jobs of these ordinals are taken out."""
+        if self.low < low:
+            yield _Run(self.first, self.jobs, self.begin, low - self.first)
+        if high < self.high:
+            yield _Run(self.first, self.jobs, high - self.first, self.end)
+
+
+class _Part:
+    """Jobs of the queue that came together."""
+
+    __slots__ = ("begin", "jobs")
+
+    def __init__(self, jobs: Jobs) -> None:
+        self.jobs = jobs
+        self.begin = 0
+        """Those before this index are not in the queue any more."""
+
+    def __len__(self) -> int:
+        return len(self.jobs) - self.begin
+
+    def take(self, count: int) -> Jobs:
+        """Take the first `count` jobs. The rest is not touched: there may be millions."""
+        begin, self.begin = self.begin, self.begin + count
+        return self.jobs.cut(begin, self.begin)
+
+    def left(self) -> Jobs:
+        """Return those that are in the queue."""
+        return self.jobs.cut(self.begin, len(self.jobs))
 
 
 class Ledger:
     """Every unfinished job in its place."""
 
     def __init__(self) -> None:
-        self._queue: deque[Job] = deque()
+        self._queue: deque[_Part] = deque()
         self._delayed: list[tuple[float, JobId, Job]] = []
-        self._held: dict[WorkerId, dict[Ordinal, Job]] = {}
+        self._held: dict[WorkerId, list[_Run]] = {}
+        """By worker, in the order of ordinals; no run is empty."""
         self._histories: dict[JobId, list[Attempt]] = {}
         """Bad ends of unfinished jobs; most have none and no entry."""
+        self.queued = 0
+        """How many jobs wait for a worker."""
 
     def __repr__(self) -> str:
-        held = sum(map(len, self._held.values()))
-        return f"<Ledger {len(self._queue)} queued, {len(self._delayed)} delayed, {held} held>"
-
-    @property
-    def queued(self) -> int:
-        """How many jobs wait for a worker."""
-        return len(self._queue)
+        held = sum(map(self.held_by, self._held))
+        return f"<Ledger {self.queued} queued, {len(self._delayed)} delayed, {held} held>"
 
     @property
     def is_empty(self) -> bool:
         """Whether every accepted job is finished."""
-        return not (self._queue or self._delayed or self.has_held)
+        return not (self.queued or self._delayed or self.has_held)
 
     @property
     def has_held(self) -> bool:
@@ -60,39 +119,76 @@ class Ledger:
         """When the first delayed job may be queued again."""
         return self._delayed[0][0] if self._delayed else None
 
-    def accept(self, jobs: Iterable[Job]) -> None:
+    # The queue
+
+    def accept(self, jobs: Jobs) -> None:
         """Queue new jobs, behind the others."""
-        self._queue.extend(jobs)
+        if jobs:
+            self._queue.append(_Part(jobs))
+            self.queued += len(jobs)
+
+    def requeue(self, job: Job) -> None:
+        """Put a job back to the front of the queue."""
+        self._put_in_front(Jobs.of([job]))
+
+    def delay(self, job: Job, until: float) -> None:
+        """Set a job aside until then."""
+        heapq.heappush(self._delayed, (until, job.id, job))
+
+    def queue_due(self, now: float) -> None:
+        """Queue the delayed jobs whose time has come, in front, the longest due first."""
+        due: list[Job] = []
+        while self._delayed and self._delayed[0][0] <= now:
+            due.append(heapq.heappop(self._delayed)[2])
+        if due:
+            self._put_in_front(Jobs.of(due))
+
+    def _put_in_front(self, jobs: Jobs) -> None:
+        self._queue.appendleft(_Part(jobs))
+        self.queued += len(jobs)
+
+    def _take_queued(self, count: int) -> Jobs:
+        """Take the first `count` jobs from the queue."""
+        parts: list[Jobs] = []
+        self.queued -= count
+        while count:
+            part = self._queue[0]
+            parts.append(part.take(min(count, len(part))))
+            count -= len(parts[-1])
+            if not part:
+                self._queue.popleft()
+        return joined(parts)
+
+    # What workers hold
 
     def enrol(self, worker_id: WorkerId) -> None:
         """Let a worker hold jobs."""
-        self._held[worker_id] = {}
+        self._held[worker_id] = []
 
     def held_by(self, worker_id: WorkerId) -> int:
         """How many jobs a worker holds."""
-        return len(self._held[worker_id])
+        return sum(run.end - run.begin for run in self._held[worker_id])
 
     def first_held(self, worker_id: WorkerId) -> Ordinal | None:
         """The ordinal a worker executes, or will execute next."""
-        return next(iter(self._held[worker_id]), None)
+        runs = self._held[worker_id]
+        return Ordinal(runs[0].low) if runs else None
 
     def last_held(self, worker_id: WorkerId) -> Ordinal:
         """The newest ordinal of a worker that holds something."""
-        return next(reversed(self._held[worker_id]))
+        return Ordinal(self._held[worker_id][-1].high - 1)
 
     def peek(self, worker_id: WorkerId, ordinal: Ordinal) -> Job | None:
         """Find the job that a worker holds under an ordinal."""
-        return self._held[worker_id].get(ordinal)
+        for run in self._held[worker_id]:
+            if run.low <= ordinal < run.high:
+                return run.jobs[ordinal - run.first]
+        return None
 
-    def hand_out(self, worker_id: WorkerId, first: Ordinal, count: int) -> list[Job]:
+    def hand_out(self, worker_id: WorkerId, first: Ordinal, count: int) -> Jobs:
         """Move the first `count` queued jobs to a worker, as ordinals from `first`."""
-        queue = self._queue
-        if count == len(queue):
-            jobs = list(queue)
-            queue.clear()
-        else:
-            jobs = [queue.popleft() for _ in range(count)]
-        self._held[worker_id].update(zip(range(first, first + count), jobs, strict=True))  # type: ignore[arg-type]  # a range of ordinals is one of ints
+        jobs = self._take_queued(count)
+        self._held[worker_id].append(_Run(first, jobs, 0, count))
         return jobs
 
     def require_held(self, worker_id: WorkerId, ordinals: Sequence[Ordinal]) -> None:
@@ -100,16 +196,38 @@ class Ledger:
         if not ordinals:
             message = f"worker {worker_id} reports jobs but names none"
             raise IllegalEventError(message)
+        if self._run_of(worker_id, ordinals) is not None:
+            return
         named = set(ordinals)
-        if len(named) != len(ordinals) or not self._held[worker_id].keys() >= named:
-            strange = sorted(named - self._held[worker_id].keys()) or "one of them twice"
+        held = {k for run in self._held[worker_id] for k in range(run.low, run.high)}
+        if len(named) != len(ordinals) or not held >= named:
+            strange = sorted(named - held) or "one of them twice"
             message = f"worker {worker_id} reports jobs it does not hold: {strange}"
             raise IllegalEventError(message)
 
-    def release(self, worker_id: WorkerId, ordinals: Iterable[Ordinal]) -> list[Job]:
+    def release(self, worker_id: WorkerId, ordinals: Sequence[Ordinal]) -> Jobs:
         """Take held jobs out of the ledger, in the order named."""
-        take = self._held[worker_id].pop
-        return [take(ordinal) for ordinal in ordinals]
+        run = self._run_of(worker_id, ordinals)
+        if run is None:
+            return joined([self.release(worker_id, [ordinal]) for ordinal in ordinals])
+        low, high = ordinals[0], ordinals[-1] + 1
+        jobs = run.cut(low, high)
+        if low == run.low and high < run.high:
+            run.begin = high - run.first
+        else:
+            runs = self._held[worker_id]
+            place = runs.index(run)
+            runs[place : place + 1] = run.without(low, high)
+        return jobs
+
+    def _run_of(self, worker_id: WorkerId, ordinals: Sequence[Ordinal]) -> _Run | None:
+        """Find the run that holds all of these, if they are consecutive."""
+        low, high = ordinals[0], ordinals[0] + len(ordinals)
+        for run in self._held[worker_id]:
+            if run.low <= low < run.high:
+                is_whole = high <= run.high and ordinals == list(range(low, high))
+                return run if is_whole else None
+        return None
 
     def take_back(self, worker_id: WorkerId, first: int, last: int | None = None) -> int:
         """Put what the worker holds from `first` to `last` back to the front of the queue.
@@ -117,64 +235,79 @@ class Ledger:
         Returns:
             How many jobs that were.
         """
-        held = self._held[worker_id]
-        ordinals = [k for k in held if k >= first and (last is None or k <= last)]
-        self._queue.extendleft(reversed(self.release(worker_id, ordinals)))
-        return len(ordinals)
+        kept: list[_Run] = []
+        taken: list[Jobs] = []
+        for run in self._held[worker_id]:
+            low = max(run.low, first)
+            high = run.high if last is None else min(run.high, last + 1)
+            if low < high:
+                taken.append(run.cut(low, high))
+                kept += run.without(low, high)
+            else:
+                kept.append(run)
+        self._held[worker_id] = kept
+        if taken:
+            self._put_in_front(joined(taken))
+        return sum(map(len, taken))
 
     def dismiss(self, worker_id: WorkerId) -> None:
         """Take back everything a worker holds and let it hold no more."""
         self.take_back(worker_id, 0)
         del self._held[worker_id]
 
-    def delay(self, job: Job, until: float) -> None:
-        """Set a job aside until then."""
-        heapq.heappush(self._delayed, (until, job.id, job))
-
-    def requeue(self, job: Job) -> None:
-        """Put a job back to the front of the queue."""
-        self._queue.appendleft(job)
-
-    def queue_due(self, now: float) -> None:
-        """Queue the delayed jobs whose time has come, in front, the longest due first."""
-        due: list[Job] = []
-        while self._delayed and self._delayed[0][0] <= now:
-            due.append(heapq.heappop(self._delayed)[2])
-        self._queue.extendleft(reversed(due))
+    # Looking for jobs: slow, because all are looked at
 
     def holder_of(self, job_id: JobId) -> tuple[WorkerId, Ordinal] | None:
-        """Find the worker that holds a job, and under which ordinal. Slow: looks at all."""
-        for worker_id, held in self._held.items():
-            for ordinal, job in held.items():
+        """Find the worker that holds a job, and under which ordinal."""
+        for worker_id in self._held:
+            for ordinal, job in self.held(worker_id).items():
                 if job.id == job_id:
                     return worker_id, ordinal
         return None
 
+    def held(self, worker_id: WorkerId) -> dict[Ordinal, Job]:
+        """Return what a worker holds, by ordinal."""
+        return {
+            Ordinal(run.first + index): run.jobs[index]
+            for run in self._held[worker_id]
+            for index in range(run.begin, run.end)
+        }
+
+    def find(self, key: Key) -> JobId | None:
+        """Find an unfinished job by its key."""
+        held = (job for worker_id in self._held for job in self.held(worker_id).values())
+        found = (job.id for job in chain(self.waiting(), held) if job.key == key)
+        return next(found, None)
+
     def pull(self, job_ids: Collection[JobId]) -> list[Job]:
-        """Take those of these jobs that no worker holds out of the ledger. Slow: looks at all."""
-        waiting = [*self._queue, *(job for _, _, job in self._delayed)]
-        pulled = [job for job in waiting if job.id in job_ids]
+        """Take those of these jobs that no worker holds out of the ledger."""
+        pulled = [job for job in self.waiting() if job.id in job_ids]
         if pulled:
-            self._queue = deque(job for job in self._queue if job.id not in job_ids)
+            queue = [job for job in self._queued() if job.id not in job_ids]
+            self._queue = deque([_Part(Jobs.of(queue))] if queue else [])
+            self.queued = len(queue)
             self._delayed = [entry for entry in self._delayed if entry[1] not in job_ids]
             heapq.heapify(self._delayed)
         return pulled
 
-    def find(self, key: Key) -> JobId | None:
-        """Find an unfinished job by its key. Slow: looks at all."""
-        held = (job for jobs in self._held.values() for job in jobs.values())
-        delayed = (job for _, _, job in self._delayed)
-        found = (job.id for job in chain(self._queue, delayed, held) if job.key == key)
-        return next(found, None)
-
     def withdraw(self) -> list[Job]:
         """Take every job that no worker holds out of the ledger, oldest first."""
-        jobs = [*self._queue, *(job for _, _, job in self._delayed)]
+        jobs = list(self.waiting())
         self._queue.clear()
         self._delayed.clear()
+        self.queued = 0
         for job in jobs:
             self._histories.pop(job.id, None)
         return sorted(jobs, key=lambda job: job.id)
+
+    def waiting(self) -> Iterator[Job]:
+        """Yield the jobs that no worker holds, in the order of the queue, then the delayed ones."""
+        return chain(self._queued(), (job for _, _, job in self._delayed))
+
+    def _queued(self) -> Iterator[Job]:
+        return chain.from_iterable(part.left() for part in self._queue)
+
+    # Histories
 
     def note(self, job: Job, attempt: Attempt) -> tuple[Attempt, ...]:
         """Write an attempt into a job's history; return the whole of it."""
@@ -190,16 +323,16 @@ class Ledger:
         """Forget the history of a job that has its outcome."""
         self._histories.pop(job.id, None)
 
-    def histories_of(self, jobs: list[Job]) -> dict[int, tuple[Attempt, ...]]:
+    def histories_of(self, jobs: Jobs) -> dict[int, tuple[Attempt, ...]]:
         """By index, the bad ends of those jobs that have any."""
         if not self._histories:
             return {}
-        found = ((i, self._histories.get(job.id)) for i, job in enumerate(jobs))
+        found = ((i, self._histories.get(job_id)) for i, job_id in enumerate(jobs.ids))
         return {i: tuple(history) for i, history in found if history}
 
-    def close_all(self, jobs: list[Job]) -> dict[JobId, tuple[Attempt, ...]]:
+    def close_all(self, jobs: Jobs) -> dict[JobId, tuple[Attempt, ...]]:
         """Forget the histories of jobs that are done; return those there were."""
         if not self._histories:
             return {}
-        found = ((job.id, self._histories.pop(job.id, None)) for job in jobs)
+        found = ((job_id, self._histories.pop(job_id, None)) for job_id in jobs.ids)
         return {job_id: tuple(history) for job_id, history in found if history}

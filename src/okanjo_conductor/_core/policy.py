@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from okanjo_conductor._plain import Named, fresh
 from okanjo_conductor._types import Recycle, Retry
 
 MIN_SAMPLE = 20
 """Finished jobs before a share of failures says anything."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class Policy(Named):
     """The options of a conductor that the core decides by. Seconds and bytes."""
 
-    retry: Retry = field(default_factory=Retry)
-    recycle: Recycle = field(default_factory=Recycle)
+    retry: Retry = fresh(factory=Retry)
+    recycle: Recycle = fresh(factory=Recycle)
     abort_grace: float = 1.0
     timeout_grace: float = 1.0
     soft_timeout: bool = False

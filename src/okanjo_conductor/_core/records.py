@@ -5,29 +5,28 @@ Done jobs come in columns, because they are the million; the others come one by 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from okanjo_conductor._plain import Named
+
 if TYPE_CHECKING:
-    from okanjo_conductor._core.jobs import Job
+    from okanjo_conductor._core.jobs import Job, Jobs
     from okanjo_conductor._types import Attempt, Cause, JobId, JobState, Slot, WorkerId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobsDone:
-    """Final: these jobs have values. Three columns of equal length."""
+class JobsDone(Named):
+    """Final: these jobs have values. Columns of equal length."""
 
     worker_id: WorkerId
     slot: Slot
-    jobs: list[Job]
+    jobs: Jobs
     values: list[Any]
     nanoseconds: list[int]
     histories: dict[JobId, tuple[Attempt, ...]]
     """Earlier attempts of those that had any."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobFailed:
+class JobFailed(Named):
     """Final: this job has no value."""
 
     worker_id: WorkerId | None
@@ -41,8 +40,7 @@ class JobFailed:
     """Every attempt, the last one included."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobRetried:
+class JobRetried(Named):
     """Not final: an attempt ended badly and there will be another."""
 
     job: Job

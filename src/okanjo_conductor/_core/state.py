@@ -20,7 +20,6 @@ The run goes through `Phase`s in one direction only::
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from enum import IntEnum, auto
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +33,7 @@ from okanjo_conductor._core.policy import FailureBudget, Policy
 from okanjo_conductor._core.prefetch import MAX_BATCH
 from okanjo_conductor._core.retry import delay, final_state
 from okanjo_conductor._core.stats import StatsBook
+from okanjo_conductor._plain import Frozen, fresh
 from okanjo_conductor._types import Attempt, Cause, JobState, Ordinal, Recycle, WorkerExit
 from okanjo_conductor.errors import (
     IllegalEventError,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from okanjo_conductor._core.jobs import Job
-    from okanjo_conductor._types import JobId, Key
+    from okanjo_conductor._types import JobId, Key, WorkerId
 
 LEAVE_GRACE = 30.0
 """Seconds that a worker may take for its teardown when the run is over."""
@@ -79,12 +79,11 @@ class Intake(IntEnum):
     """It broke, or the run is being stopped."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Frozen):
     """What follows from an event: facts to deliver, then commands to carry out, in order."""
 
-    records: list[rec.Record] = field(default_factory=list)
-    commands: list[do.Command] = field(default_factory=list)
+    records: list[rec.Record] = fresh(factory=list)
+    commands: list[do.Command] = fresh(factory=list)
 
 
 class ConductorState:
@@ -138,9 +137,19 @@ class ConductorState:
         """Whether any worker holds a job."""
         return self._ledger.has_held
 
+    @property
+    def is_dry(self) -> bool:
+        """Whether the source had nothing more when it was asked last."""
+        return self._intake is Intake.DRY
+
     def find(self, key: Key) -> JobId | None:
         """Find an unfinished job by its key."""
         return self._ledger.find(key)
+
+    def key_of(self, worker_id: WorkerId, ordinal: Ordinal) -> Key | None:
+        """Return the key of a job that a worker holds, or None if it holds no such job."""
+        job = self._ledger.peek(worker_id, ordinal)
+        return None if job is None else job.key
 
     def next_deadline(self) -> float | None:
         """When `TimePassed` is due if nothing else happens before, or None."""
@@ -150,8 +159,9 @@ class ConductorState:
                 times += [time for w in self._fleet for time in self._ages_out(w)]
             if (due := self._ledger.next_due) is not None:
                 times.append(due)
-            if self._wants_workers() > 0:
-                times += [s.not_before for s in self._fleet.slots if s.worker is None]
+            empty = [s.not_before for s in self._fleet.slots if s.worker is None]
+            if empty and self._wants_workers():
+                times += empty
         return min(times, default=None)
 
     # Handlers, in the order of events.py
@@ -209,7 +219,7 @@ class ConductorState:
     def _on_attempt_failed(self, event: ev.AttemptFailed, now: float) -> None:
         worker = self._fleet.get(event.worker_id)
         self._ledger.require_held(worker.id, [event.ordinal])
-        (job,) = self._ledger.release(worker.id, [event.ordinal])
+        job = self._ledger.release(worker.id, [event.ordinal])[0]
         worker.sizer.observe(1, event.nanoseconds)
         self._note_executed(worker, 1)
         self._charge(
@@ -376,10 +386,14 @@ class ConductorState:
         )
         if not is_anybody_idle:
             return
-        richest = max(ready, key=lambda w: held_by(w.id))
-        can_give = held_by(richest.id) > 1 and self._ledger.last_held(richest.id) > richest.kept
-        if can_give:
-            self._recall_from(richest)
+        givers = [w for w in ready if self._can_give(w)]
+        if givers:
+            self._recall_from(max(givers, key=lambda w: held_by(w.id)))
+
+    def _can_give(self, worker: Worker) -> bool:
+        """Whether a worker holds jobs behind another one that no recall has decided on."""
+        ledger = self._ledger
+        return ledger.held_by(worker.id) > 1 and ledger.last_held(worker.id) > worker.kept
 
     def _recall_from(self, worker: Worker) -> None:
         """Take back what a worker has not started, unless that is under way."""
@@ -391,9 +405,7 @@ class ConductorState:
 
     def _start_workers(self, now: float) -> None:
         for slot in self._fleet.slots:
-            if self._wants_workers() <= 0:
-                return
-            if slot.worker is None and slot.not_before <= now:
+            if slot.worker is None and slot.not_before <= now and self._wants_workers():
                 worker = self._fleet.fill(slot)
                 self._ledger.enrol(worker.id)
                 self._step.commands.append(do.StartWorker(worker_id=worker.id, slot=slot.number))
@@ -427,21 +439,32 @@ class ConductorState:
         elif recycle.seconds is not None:
             yield max(worker.ready_at + recycle.seconds, not_before)
 
-    def _wants_workers(self) -> int:
-        """Count the waiting jobs for which nobody is on the way."""
-        return self._ledger.queued - self._fleet.starting()
+    def _wants_workers(self) -> bool:
+        """Whether a job waits, here or behind another one, for which nobody is on the way."""
+        waiting = self._ledger.queued - self._fleet.starting()
+        for worker in self._fleet.takers():
+            held = self._ledger.held_by(worker.id)
+            if not held:
+                waiting -= 1
+            elif self._can_give(worker):
+                waiting += held - 1
+        return waiting > 0
 
     def _read_jobs(self) -> None:
-        """Keep as many jobs waiting here as the workers take at once, at least two a slot."""
+        """Keep as many jobs waiting here as the workers take at once, at least two a slot.
+
+        So that the source is not asked at every step, that many more are read when it is.
+        """
         if self._intake is Intake.DRY and self._ledger.is_empty and self._step.records:
             self._intake = Intake.OPEN  # the last outcomes may make their receiver add jobs
         if self._intake is not Intake.OPEN or self._is_delivery_paused:
             return
         batches = sum(w.sizer.batch for w in self._fleet.takers())
-        missing = max(2 * len(self._fleet.slots), batches) - self._ledger.queued
-        if missing > 0:
+        wanted = max(2 * len(self._fleet.slots), batches)
+        if self._ledger.queued < wanted:
             self._intake = Intake.ASKED
-            self._step.commands.append(do.ReadJobs(count=missing))
+            count = wanted + batches - self._ledger.queued
+            self._step.commands.append(do.ReadJobs(count=count))
 
     # Bad ends
 

@@ -5,15 +5,15 @@ Written once by `_boot`, read by everybody.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from okanjo_conductor._plain import Frozen
+
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from okanjo_conductor._io.worker_link import WorkerLink
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(Frozen):
     """The place this worker process has been given."""
 
     worker_id: int

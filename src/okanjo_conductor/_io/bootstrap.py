@@ -13,29 +13,36 @@ so descriptors always belong to the message they arrive with.
 
 from __future__ import annotations
 
+import _socket as socket  # `socket` itself takes 3 ms to load, for things not needed here
 import array
 import os
-import pickle
-import socket
 import struct
-from typing import Any, NamedTuple
+
+from okanjo_conductor._plain import Frozen
+from okanjo_conductor._wire import pickling
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _LENGTH = struct.Struct("<Q")
 _MAX_DESCRIPTORS = 16
 
 
-class Target(NamedTuple):
+class Target(Frozen):
     """Where the worker comes from: exactly one field is set."""
 
     reference: tuple[str, str] | None = None
     """Module and qualified name."""
+    function: bytes | None = None
+    """A simple function of ``__main__``, packed."""
     pickled: bytes | None = None
     """A cloudpickle, for what other processes cannot import."""
     script: str | None = None
     """Path of a script that starts its own worker."""
 
 
-class Boot(NamedTuple):
+class Boot(Frozen):
     """What a new process must know; comes with the dead man's read end."""
 
     target: Target
@@ -43,7 +50,7 @@ class Boot(NamedTuple):
     argv: list[str]
 
 
-class Start(NamedTuple):
+class Start(Frozen):
     """Become a worker, or fork one; comes with the worker's ends."""
 
     worker_id: int
@@ -55,34 +62,34 @@ class Start(NamedTuple):
     log_level: int
 
 
-class Booted(NamedTuple):
+class Booted(Frozen):
     """The worker's module is imported."""
 
     can_fork: bool
     """Whether no other thread runs in this process."""
 
 
-class BootFailed(NamedTuple):
+class BootFailed(Frozen):
     """The worker could not be loaded."""
 
     detail: str
 
 
-class Started(NamedTuple):
+class Started(Frozen):
     """A worker was forked. Comes with its pidfd where there are pidfds."""
 
     worker_id: int
     pid: int
 
 
-class ForkFailed(NamedTuple):
+class ForkFailed(Frozen):
     """A worker could not be forked."""
 
     worker_id: int
     detail: str
 
 
-class Exited(NamedTuple):
+class Exited(Frozen):
     """A forked worker is gone, with its process group, and was reaped."""
 
     worker_id: int
@@ -92,7 +99,7 @@ class Exited(NamedTuple):
 
 def send(sock: socket.socket, message: Any, descriptors: list[int] | None = None) -> None:
     """Write one message. Blocks until the peer has room for it."""
-    data = pickle.dumps(message, 5)
+    data = pickling.dumps(message, 5)
     ancillary = []
     if descriptors:
         packed = array.array("i", descriptors)
@@ -110,14 +117,18 @@ def receive(sock: socket.socket) -> tuple[Any, list[int]]:
     Raises:
         EOFError: the peer is gone.
     """
-    data, descriptors, flags, _ = socket.recv_fds(sock, _LENGTH.size, _MAX_DESCRIPTORS)
+    descriptors = array.array("i")
+    room = socket.CMSG_LEN(_MAX_DESCRIPTORS * descriptors.itemsize)
+    data, ancillary, flags, _ = sock.recvmsg(_LENGTH.size, room)
+    for _, _, packed in ancillary:
+        descriptors.frombytes(packed[: len(packed) - len(packed) % descriptors.itemsize])
     if flags & socket.MSG_CTRUNC:
         for descriptor in descriptors:
             os.close(descriptor)
-        descriptors = []
+        del descriptors[:]
     head = data + _exactly(sock, _LENGTH.size - len(data))
     (length,) = _LENGTH.unpack(head)
-    return pickle.loads(_exactly(sock, length)), descriptors
+    return pickling.loads(_exactly(sock, length)), descriptors.tolist()
 
 
 def split(data: bytes) -> tuple[list[Any], bytes]:
@@ -128,7 +139,7 @@ def split(data: bytes) -> tuple[list[Any], bytes]:
         end = _LENGTH.size + length
         if len(data) < end:
             break
-        messages.append(pickle.loads(data[_LENGTH.size : end]))
+        messages.append(pickling.loads(data[_LENGTH.size : end]))
         data = data[end:]
     return messages, data
 

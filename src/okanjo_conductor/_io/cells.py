@@ -5,9 +5,11 @@
     LOW, HIGH written by the conductor: ordinals in (LOW, HIGH] are revoked
     EXPIRED   written by the conductor: the ordinal that has passed its time limit
     LIMIT     written by the conductor: that limit, in nanoseconds
+    HEAD, SKIPPED, TAIL   of the outcome log; see `outcome_log`
 
-Behind the cells lies the *black box*: what ``faulthandler`` writes about the worker's threads, at a
-fatal signal or when asked. It needs no reader, nor the worker's life, to be kept.
+Behind the cells lie the ring of the *outcome log* and the *black box*: what ``faulthandler`` writes
+about the worker's threads, at a fatal signal or when asked. Both need no reader, nor the worker's
+life, to be kept.
 
 Aligned 8-byte stores and loads are atomic on every platform CPython runs on. The one race is a
 worker storing CLAIM and then loading LOW and HIGH while the conductor stores those and then loads
@@ -19,15 +21,15 @@ microsecond. The protocol and a torture test of it were prototyped before this w
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
 import sys
 from functools import cache
-from typing import TYPE_CHECKING, Final
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Final
 
 CLAIM: Final = 0
 DECLINED: Final = 1
@@ -36,10 +38,17 @@ LOW: Final = 16
 HIGH: Final = 17
 EXPIRED: Final = 18
 LIMIT: Final = 19
-_BOX = 4096
-"""Where the black box begins."""
-_SIZE = 1 << 18
+HEAD: Final = 2
+SKIPPED: Final = 3
+TAIL: Final = 20
+_CELLS = 512
+"""Bytes of cells."""
+_BOX = 1 << 20
+"""Where the ring ends and the black box begins."""
+_SIZE = _BOX + (1 << 18)
 """Room for the stacks of about a hundred dumps; memory is used when it is written to."""
+_SMALLEST = 4096
+"""Of everything, where files may not be larger: a small ring, no black box."""
 
 _MEMBARRIER_NUMBERS = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365}
 """The system call's number, from the kernel's tables; libc has no wrapper."""
@@ -67,13 +76,18 @@ def make_page() -> int:
 def _enlarge(descriptor: int) -> None:
     try:
         os.ftruncate(descriptor, _SIZE)
-    except OSError:  # where files may not be that large, stacks are done without
-        os.ftruncate(descriptor, _BOX)
+    except OSError:
+        os.ftruncate(descriptor, _SMALLEST)
 
 
 def map_page(descriptor: int) -> memoryview[int]:
     """Map the memory of a worker; the mapping outlives the descriptor and ends with the view."""
     return memoryview(mmap.mmap(descriptor, 0)).cast("Q")
+
+
+def ring_of(cells: memoryview[int]) -> memoryview[int]:
+    """The bytes of the outcome log."""
+    return cells.cast("B")[_CELLS : min(_BOX, cells.nbytes)]
 
 
 def black_box(cells: memoryview[int], begin: int = 0) -> str:
@@ -131,10 +145,14 @@ def _membarrier_call() -> Callable[[int], int] | None:
     number = _MEMBARRIER_NUMBERS.get(os.uname().machine)
     if not sys.platform.startswith("linux") or number is None:
         return None
+    import ctypes  # takes 2 ms to load
+
     syscall = ctypes.CDLL(None, use_errno=True).syscall
     return lambda command: int(syscall(number, command, 0, 0))
 
 
 def _require(result: int) -> None:
     if result < 0:
+        import ctypes
+
         raise OSError(ctypes.get_errno(), "membarrier(GLOBAL_EXPEDITED) failed")

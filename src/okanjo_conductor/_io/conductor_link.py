@@ -8,20 +8,22 @@ which it did it.
 from __future__ import annotations
 
 import os
+import socket
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from okanjo_conductor._io import cells, stacks
+from okanjo_conductor._io.outcome_log import Reader
 from okanjo_conductor._wire import records
 from okanjo_conductor._wire.connection import Connection
 from okanjo_conductor.errors import ProtocolError
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Generator
 
     from okanjo_conductor._io.links import ConductorEnds
+    from okanjo_conductor._io.loops import Loop
     from okanjo_conductor._wire.messages import AnyMessage
 
 _LONGEST_LINE = 1 << 20
@@ -30,38 +32,38 @@ _READS_AT_ONCE = 64
 """Reads of one descriptor per turn of the loop, so that one worker cannot starve the others."""
 
 
-class Receiver(Protocol):
-    """Who is told what a worker says."""
+if TYPE_CHECKING:  # making protocols takes a while, in every new process
 
-    def on_message(self, worker_id: int, message: AnyMessage) -> None:
-        """The worker sent a message."""
+    class Receiver(Protocol):
+        """Who is told what a worker says."""
 
-    def on_outcomes(
-        self, worker_id: int, ordinals: list[int], nanoseconds: list[int], results: list[Any]
-    ) -> None:
-        """The worker has written outcome records."""
+        def on_message(self, worker_id: int, message: AnyMessage) -> None:
+            """The worker sent a message."""
 
-    def on_garbage(self, worker_id: int, error: ProtocolError) -> None:
-        """The worker's links carry what no worker sends; nothing more is read from it."""
+        def on_outcomes(
+            self, worker_id: int, ordinals: list[int], nanoseconds: list[int], results: list[Any]
+        ) -> None:
+            """The worker has written outcome records."""
+
+        def on_garbage(self, worker_id: int, error: ProtocolError) -> None:
+            """The worker's links carry what no worker sends; nothing more is read from it."""
 
 
 class ConductorLink:
-    """Job link, result pipe, cells and output of one worker, as the conductor sees them."""
+    """Job link, outcome log, cells and output of one worker, as the conductor sees them."""
 
     def __init__(
         self,
         worker_id: int,
         ends: ConductorEnds,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         receiver: Receiver,
-        scratch: memoryview,
     ) -> None:
         self._worker_id = worker_id
         self._ends = ends
         self._loop = loop
         self._receiver = receiver
-        self._scratch = scratch
-        """Memory to read result pipes into; shared by the links of a loop."""
+        self._log = Reader(ends.cells)
         self._connection = Connection()
         self._is_open = True
         self._is_writing = False
@@ -104,7 +106,7 @@ class ConductorLink:
 
     def tick(self) -> None:
         """Pass on outcomes that nobody has announced."""
-        if not self._is_open:
+        if not self._is_open or not (self._log.has_news or self._stash[0]):
             return
         with self._guard():
             self._read_records()
@@ -126,6 +128,7 @@ class ConductorLink:
         self._stdout.finish()
         self._stderr.finish()
         self._stop_reading()
+        self._log.close()
         self._ends.close()
 
     # Reading
@@ -159,6 +162,7 @@ class ConductorLink:
             count = 0
         if not count:
             self._stop_reading()
+            self._hang_up()
             return False
         is_full = count == len(room)
         for outcomes, message in self._connection.received(count):
@@ -174,22 +178,21 @@ class ConductorLink:
                 self._loop.remove_writer(self._ends.job_link)
             self._connection.outbox.clear()
 
+    def _hang_up(self) -> None:
+        """Close the other way too: a worker that lives on would wait for ever for jobs."""
+        with suppress(OSError):
+            self._ends.job_link.shutdown(socket.SHUT_RDWR)
+
     def _read_records(self) -> None:
-        """Empty the result pipe into the stash."""
-        if self._is_spoilt:
+        """Empty the outcome log into the stash."""
+        if self._is_spoilt or not (data := self._log.read()):
             return
-        room = self._scratch[: self._ends.results_size]
-        try:
-            count = os.readv(self._ends.results, [room])
-        except BlockingIOError:
-            return
-        if count:
-            columns = records.unpack(room[:count])
-            if self._stash[0]:
-                for stashed, column in zip(self._stash, columns, strict=True):
-                    stashed.extend(column)
-            else:
-                self._stash = columns
+        columns = records.unpack(data)
+        if self._stash[0]:
+            for stashed, column in zip(self._stash, columns, strict=True):
+                stashed.extend(column)
+        else:
+            self._stash = columns
 
     def _apply(self, upto: int) -> None:
         """Pass on outcome records until `upto` of them are."""
@@ -231,7 +234,7 @@ class ConductorLink:
 class LineForwarder:
     """Passes a worker's output on to this process's own, line by line, untorn."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int, name: str) -> None:
+    def __init__(self, loop: Loop, descriptor: int, name: str) -> None:
         self._loop = loop
         self._descriptor = descriptor
         self._name = name

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
+
+from okanjo_conductor._io.files import text_of
 
 
-def usable_cpus(cgroup_root: Path = Path("/sys/fs/cgroup")) -> int:
+def usable_cpus(cgroup_root: str = "/sys/fs/cgroup") -> int:
     """Count the CPUs of the affinity mask, or fewer if a cgroup's quota allows fewer."""
     has_mask = hasattr(os, "sched_getaffinity")
     cpus = len(os.sched_getaffinity(0)) if has_mask else os.cpu_count() or 1
@@ -15,14 +16,14 @@ def usable_cpus(cgroup_root: Path = Path("/sys/fs/cgroup")) -> int:
     return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
 
 
-def _quota(root: Path) -> float | None:
+def _quota(root: str) -> float | None:
     """Read the CPU quota of the cgroup that is mounted here, version 2 or 1."""
     try:
-        quota, period = (root / "cpu.max").read_text().split()
+        quota, period = text_of(f"{root}/cpu.max").split()
     except (OSError, ValueError):
         try:
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text()
-            period = (root / "cpu/cpu.cfs_period_us").read_text()
+            quota = text_of(f"{root}/cpu/cpu.cfs_quota_us")
+            period = text_of(f"{root}/cpu/cpu.cfs_period_us")
         except OSError:
             return None
     try:

@@ -6,10 +6,12 @@ import atexit
 import os
 import sys
 import time
-import traceback
 from contextlib import suppress
 from threading import Thread
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 _PATIENCE = 10.0
 """Seconds that exit handlers may take. One that waits for a process that never ends would otherwise
@@ -39,6 +41,8 @@ def leave_fork(error: BaseException | None) -> NoReturn:
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     elif error is not None:
+        import traceback  # rarely needed
+
         text = "".join(traceback.format_exception(error))
     else:
         text = (

@@ -1,8 +1,7 @@
 """What connects a conductor with one worker: made here in pairs of ends, shared with nobody else.
 
     job link      stream socket pair; frames, both ways
-    result pipe   the worker's outcome log; nobody polls it, it outlives its writer
-    cells         one page of shared memory; see `cells`
+    cells         shared memory: claims, the outcome log, the black box; see `cells`
     output pipes  the worker's standard output and error
 
 The worker's ends travel to the new process as descriptors, in the order of `WorkerEnds`.
@@ -10,32 +9,27 @@ The worker's ends travel to the new process as descriptors, in the order of `Wor
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, fields
+from contextlib import ExitStack
 
 from okanjo_conductor._io import cells
+from okanjo_conductor._plain import Plain, values_of
 
 _SOCKET_BUFFER = 1 << 20
-_PIPE_SIZE = 1 << 20
-"""An unprivileged user may have 64 pipes of this size; beyond, the default size remains."""
 
 
-@dataclass(slots=True)
-class WorkerEnds:
+class WorkerEnds(Plain):
     """Descriptors for the worker."""
 
     job_link: int
-    results: int
     cells: int
     stdout: int
     stderr: int
 
     def as_list(self) -> list[int]:
         """Return them in the order in which they travel."""
-        return [getattr(self, field.name) for field in fields(self)]
+        return list(values_of(self))
 
     def close(self) -> None:
         """Close the conductor's copies."""
@@ -43,14 +37,10 @@ class WorkerEnds:
             os.close(descriptor)
 
 
-@dataclass(slots=True)
-class ConductorEnds:
+class ConductorEnds(Plain):
     """Descriptors and memory for the conductor."""
 
     job_link: socket.socket
-    results: int
-    results_size: int
-    """Capacity of the pipe: a read of that many bytes empties it."""
     cells: memoryview[int]
     stdout: int
     stderr: int
@@ -58,7 +48,7 @@ class ConductorEnds:
     def close(self) -> None:
         """Close everything."""
         self.job_link.close()
-        for descriptor in (self.results, self.stdout, self.stderr):
+        for descriptor in (self.stdout, self.stderr):
             os.close(descriptor)
         self.cells.release()
 
@@ -74,22 +64,20 @@ def make() -> tuple[ConductorEnds, WorkerEnds]:
         # A socket closes itself: closed by its number, it would later close somebody else's.
         undo.callback(ours.close)
         undo.callback(theirs.close)
-        results = _pipe(undo)
         stdout, stderr = _pipe(undo), _pipe(undo)
         page = cells.make_page()
         undo.callback(os.close, page)
-        size = _enlarge(results[1])
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
-        for descriptor in (results[0], results[1], stdout[0], stderr[0]):
+        for descriptor in (stdout[0], stderr[0]):
             os.set_blocking(descriptor, False)
         ours.setblocking(False)
         theirs.setblocking(True)  # socket.setdefaulttimeout() may have said otherwise
         view = cells.map_page(page)
         undo.pop_all()
     return (
-        ConductorEnds(ours, results[0], size, view, stdout[0], stderr[0]),
-        WorkerEnds(theirs.detach(), results[1], page, stdout[1], stderr[1]),
+        ConductorEnds(ours, view, stdout[0], stderr[0]),
+        WorkerEnds(theirs.detach(), page, stdout[1], stderr[1]),
     )
 
 
@@ -98,11 +86,3 @@ def _pipe(undo: ExitStack) -> tuple[int, int]:
     for descriptor in pair:
         undo.callback(os.close, descriptor)
     return pair
-
-
-def _enlarge(pipe: int) -> int:
-    if not hasattr(fcntl, "F_SETPIPE_SZ"):
-        return _PIPE_SIZE
-    with suppress(OSError):
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-    return fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+
+from okanjo_conductor._io.files import text_of
 
 _GROUP_FILES = (
     ("/sys/fs/cgroup{group}/memory.events", "oom_kill"),
@@ -22,7 +23,7 @@ def rss_of(pid: int) -> int | None:
     None where that cannot be told: the process is gone, or there is no ``/proc``.
     """
     try:
-        pages = Path(f"/proc/{pid}/statm").read_bytes().split()[1]
+        pages = text_of(f"/proc/{pid}/statm").split()[1]
     except (OSError, IndexError):
         return None
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
@@ -44,10 +45,10 @@ class OomWatch:
         return 0 if self._file is None else _read_counter(self._file, self._name) or 0
 
 
-def _find_counter() -> tuple[Path | None, str]:
+def _find_counter() -> tuple[str | None, str]:
     group = _own_group()
     for pattern, name in _GROUP_FILES:
-        file = Path(pattern.format(group=group))
+        file = pattern.format(group=group)
         if _read_counter(file, name) is not None:
             return file, name
     return None, ""
@@ -56,7 +57,7 @@ def _find_counter() -> tuple[Path | None, str]:
 def _own_group() -> str:
     """Path of this process's control group, or ``""``."""
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = text_of("/proc/self/cgroup").splitlines()
     except OSError:
         return ""
     paths = [line.split(":", 2) for line in lines]
@@ -64,9 +65,9 @@ def _own_group() -> str:
     return found[-1].rstrip("/") if found else ""
 
 
-def _read_counter(file: Path, name: str) -> int | None:
+def _read_counter(file: str, name: str) -> int | None:
     try:
-        lines = file.read_text().splitlines()
+        lines = text_of(file).splitlines()
     except OSError:
         return None
     found = (line.partition(" ") for line in lines)

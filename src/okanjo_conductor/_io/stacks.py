@@ -9,7 +9,7 @@ _LOOP = re.compile(
     r'^  File ".*okanjo_conductor/_runtime\.py", line \d+ in _run_batch$', re.MULTILINE
 )
 _OWN_THREAD = re.compile(
-    r'^  File ".*okanjo_conductor/_worker\.py", .* in _report_repeatedly$', re.MULTILINE
+    r'^  File ".*okanjo_conductor/_basis\.py", .* in _report_repeatedly$', re.MULTILINE
 )
 
 

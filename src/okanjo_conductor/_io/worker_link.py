@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
+import _socket as socket  # as in `bootstrap`
 import errno
 import os
 import select
-import socket
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from time import sleep
 
 from okanjo_conductor._io import cells
 from okanjo_conductor._io.descriptors import move_up
+from okanjo_conductor._io.outcome_log import Writer
 from okanjo_conductor._wire.connection import Connection
 from okanjo_conductor._wire.messages import Bell
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from okanjo_conductor._wire.messages import AnyMessage
 
-MAX_RECORD = select.PIPE_BUF
-"""Bytes that a pipe takes whole or not at all."""
+_NO_ROOM = 0.0005
+"""Seconds between looks at an outcome log that is full."""
 
 
 class WorkerLink:
-    """Job link, result pipe and cells, as the worker sees them.
+    """Job link, outcome log and cells, as the worker sees them.
 
     Raises (all sending methods):
         OSError: the conductor is gone.
     """
 
-    def __init__(self, job_link: int, results: int, page: int) -> None:
+    def __init__(self, job_link: int, page: int) -> None:
         self._socket = socket.socket(fileno=job_link)
         self._socket.settimeout(None)  # whatever socket.setdefaulttimeout() was told
-        self._results = results
         self.cells = cells.map_page(page)
+        self.log = Writer(self.cells, self._wait_for_room)
         self.black_box = page
         """Descriptor to write about this process's threads to."""
         self._connection = Connection()
@@ -46,8 +48,6 @@ class WorkerLink:
         self._poll.register(self._wake_read, select.POLLIN)
         self.is_abandoned = False
         """Whether this is not the worker, but a process that a job has forked."""
-        self.outcomes = 0
-        """How many records were written to the result pipe."""
 
     def send(self, message: AnyMessage) -> None:
         """Send one message, whole."""
@@ -55,20 +55,15 @@ class WorkerLink:
             text = "only the worker can talk to the conductor, not a process that a job has forked"
             raise OSError(errno.EBADF, text)
         with self._sending:
-            self._connection.send(message, self.outcomes)
+            self._connection.send(message, self.log.count)
             outbox = self._connection.outbox
             while outbox:
                 outbox.sent(self._socket.sendmsg(outbox.views()))
 
-    def write_outcome(self, record: bytes) -> None:
-        """Write one outcome record of at most `MAX_RECORD` bytes."""
-        try:
-            os.write(self._results, record)
-        except BlockingIOError:
-            self.send(Bell())
-            select.select([], [self._results], [])
-            os.write(self._results, record)
-        self.outcomes += 1
+    def _wait_for_room(self) -> None:
+        """Have the conductor read the outcome log."""
+        self.send(Bell())
+        sleep(_NO_ROOM)
 
     def receive(self) -> list[AnyMessage]:
         """Return the messages that the next bytes complete, perhaps none. Blocks.
@@ -103,14 +98,16 @@ class WorkerLink:
         except BlockingIOError:
             return  # it has been woken often enough
 
+    def cut(self, how: int) -> None:
+        """Shut the job link, or half of it: for tests of what comes of that."""
+        self._socket.shutdown(how)
+
     def abandon(self) -> None:
         """Close the links in a process that a job has forked: only the worker may speak."""
         self.is_abandoned = True
         with suppress(OSError):  # the job may have closed it
             self._socket.close()
-        with suppress(OSError):
-            os.close(self._results)
-        self._results = -1  # its number will be somebody else's
+        self.log.abandon()
         self._sending = threading.Lock()  # a thread that is not here may have held it
 
     def _read(self, flags: int) -> list[AnyMessage]:

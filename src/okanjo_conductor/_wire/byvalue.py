@@ -14,17 +14,17 @@ once to each worker, which puts it into its own ``__main__``. It is slower than 
 
 from __future__ import annotations
 
-import importlib.util
 import io
-import pickle
 import sys
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
 
-from okanjo_conductor._wire.codec import Encoded, encode
+from okanjo_conductor._wire import pickling
+from okanjo_conductor._wire.codec import Encoded, checked, encode
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
 _MAIN = "__main__"
 _MAIN_BYTES = _MAIN.encode()
@@ -82,6 +82,8 @@ def encode_worker(worker: Any) -> bytes:
 
 def has_spec(module: str) -> bool:
     """Whether a module of this name could be imported."""
+    import importlib.util  # takes 3 ms to load
+
     try:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError, AttributeError):
@@ -89,13 +91,25 @@ def has_spec(module: str) -> bool:
 
 
 def encode_by_value(value: Any) -> Encoded:
-    """Pickle a value, its classes included where pickle cannot refer to them by name."""
+    """Pickle a value, its classes included where pickle cannot refer to them by name.
+
+    Raises:
+        SerialisationError: it takes too much.
+        Exception: whatever pickling this value raises.
+    """
     try:
         return encode(value)
-    except (pickle.PicklingError, AttributeError, TypeError):
+    except (pickling.PicklingError, AttributeError, TypeError):
         import cloudpickle  # rarely needed
 
-        return Encoded(bytes(cloudpickle.dumps(value, protocol=5)), [])
+        return checked(Encoded(bytes(cloudpickle.dumps(value, protocol=5)), []))
+
+
+def reducers() -> Any:
+    """Return a pickler that knows how `encode_by_value` takes things apart."""
+    import cloudpickle  # rarely needed
+
+    return cloudpickle.Pickler(io.BytesIO(), protocol=5)
 
 
 def share_main(worker: Any) -> None:
@@ -124,7 +138,7 @@ def _came_with(worker: Any) -> Iterator[tuple[str, Any]]:
                 yield from function.__globals__.items()
 
 
-class _MainPickler(pickle.Pickler):
+class _MainPickler(pickling.Pickler):
     """Notes which objects of ``__main__`` a pickle refers to."""
 
     def __init__(self, file: io.BytesIO) -> None:

@@ -11,22 +11,41 @@ exception out of here as the fault of that one value.
 
 from __future__ import annotations
 
-import pickle
-from typing import Any, Final, NamedTuple, TypeAlias
-
+from okanjo_conductor._wire import pickling
 from okanjo_conductor._wire.frames import MAX_BUFFERS
+from okanjo_conductor.errors import SerialisationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pickle import PickleBuffer
+    from typing import Any, Final, TypeAlias
 
 ATOMS: Final = frozenset({int, float, bool, type(None), str})
 OUT_OF_BAND = 1 << 16
 """Bytes from which a buffer travels beside the pickle. Below it, copying is cheaper."""
+MAX_SIZE = 1 << 32
+"""Bytes that one value may take, pickled: 4 GiB. More is better passed through a file."""
 _PROTOCOL = 5
 
 
-class Encoded(NamedTuple):
+class Encoded:
     """A pickle and the buffers that travel beside it."""
 
-    blob: bytes | bytearray
-    buffers: list[Any]
+    __slots__ = ("blob", "buffers")
+
+    def __init__(self, blob: bytes | bytearray, buffers: list[Any]) -> None:
+        self.blob = blob
+        self.buffers = buffers
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Encoded):
+            return NotImplemented
+        return (self.blob, self.buffers) == (other.blob, other.buffers)
+
+    __hash__ = None  # type: ignore[assignment]  # buffers cannot be hashed
+
+    def __repr__(self) -> str:
+        return f"Encoded({self.blob!r}, {self.buffers!r})"
 
     @property
     def is_large(self) -> bool:
@@ -42,18 +61,37 @@ def encode(value: Any) -> Encoded:
     """Pickle one value.
 
     Raises:
+        SerialisationError: it takes more than `MAX_SIZE`.
         Exception: whatever pickling this value raises.
     """
     buffers: list[Any] = []
 
-    def stays_in_band(buffer: pickle.PickleBuffer) -> bool:
+    def stays_in_band(buffer: PickleBuffer) -> bool:
         raw = buffer.raw()
         if raw.nbytes < OUT_OF_BAND or len(buffers) >= MAX_BUFFERS - 1:
             return True
         buffers.append(raw)
         return False
 
-    return Encoded(pickle.dumps(value, _PROTOCOL, buffer_callback=stays_in_band), buffers)
+    return checked(
+        Encoded(pickling.dumps(value, _PROTOCOL, buffer_callback=stays_in_band), buffers)
+    )
+
+
+def checked(encoded: Encoded) -> Encoded:
+    """Return what is not too large to travel.
+
+    Raises:
+        SerialisationError: it takes more than `MAX_SIZE`.
+    """
+    size = len(encoded.blob) + sum(buffer.nbytes for buffer in encoded.buffers)
+    if size > MAX_SIZE:
+        message = (
+            f"it takes {size / 2**30:.1f} GiB pickled ({size:,} bytes), and at most "
+            f"{MAX_SIZE / 2**30:g} GiB travel: write it to a file and send the path"
+        )
+        raise SerialisationError(message)
+    return encoded
 
 
 def decode(encoded: Encoded) -> Any:
@@ -62,12 +100,12 @@ def decode(encoded: Encoded) -> Any:
     Raises:
         Exception: whatever unpickling this value raises.
     """
-    return pickle.loads(encoded.blob, buffers=encoded.buffers)
+    return pickling.loads(encoded.blob, buffers=encoded.buffers)
 
 
 def stand_in(size: int) -> Encoded:
     """Make what takes the place of a value that was too large; decoding it raises MemoryError."""
-    return Encoded(pickle.dumps(_TooLarge(size), _PROTOCOL), [])
+    return Encoded(pickling.dumps(_TooLarge(size), _PROTOCOL), [])
 
 
 class _TooLarge:
@@ -94,5 +132,5 @@ def encode_payload(payload: Any) -> Wire:
 def decode_payload(wire: Wire) -> Any:
     """Rebuild a job's payload."""
     if type(wire) is bytes:
-        return pickle.loads(wire)
+        return pickling.loads(wire)
     return decode(wire) if type(wire) is Encoded else wire

@@ -5,11 +5,10 @@ The same class serves the worker and the conductor; only who may send what diffe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from okanjo_conductor._wire.frames import FrameReader, Outbox
 from okanjo_conductor._wire.messages import AnyMessage, from_frame, to_segments
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from sys import getrefcount
 
+from okanjo_conductor._plain import Frozen
 from okanjo_conductor.errors import ProtocolError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -36,7 +38,7 @@ _JOIN_LIMIT = 1 << 13
 _IOV_LIMIT = 256
 
 
-class Frame(NamedTuple):
+class Frame(Frozen):
     """One received frame."""
 
     kind: int
@@ -64,6 +66,45 @@ def pack(
     return segments
 
 
+class _Pool:
+    """Memory for out-of-band buffers, used again when nobody holds what was made of it.
+
+    Fresh memory costs more than what is copied into it: the kernel clears it page by page. Arrays
+    of one size come in rows, so it is kept by size.
+    """
+
+    _MOST = 1 << 25
+    """Bytes that are kept at most."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, list[bytearray]] = {}
+        self._size = 0
+
+    def take(self, size: int) -> bytearray:
+        """Find a buffer of exactly that size, or make one."""
+        kept = self._kept.get(size, ())
+        for index in range(len(kept)):
+            if getrefcount(kept[index]) == _UNUSED:
+                return kept[index]
+        made = bytearray(size)
+        if self._size + size > self._MOST:
+            self._kept.clear()
+            self._size = 0
+        if size <= self._MOST:
+            self._kept.setdefault(size, []).append(made)
+            self._size += size
+        return made
+
+
+def _count_unused() -> int:
+    kept = [bytearray(1)]
+    return getrefcount(kept[0])
+
+
+_UNUSED = _count_unused()
+"""References that are counted for a buffer which only the pool holds."""
+
+
 class FrameReader:
     """Cuts frames out of a byte stream that arrives in any pieces.
 
@@ -77,6 +118,7 @@ class FrameReader:
         self._view = memoryview(bytearray(_ROOM))
         self._filled = 0
         self._large: _LargeFrame | None = None
+        self._pool = _Pool()
 
     def room(self) -> memoryview:
         """Where the next bytes of the stream belong. Never empty."""
@@ -124,7 +166,7 @@ class FrameReader:
                 message = f"a frame of kind {kind} claims {end - start} bytes"
                 raise ProtocolError(message)
             if end - start > _ROOM:
-                self._large = _large_frame(kind, outcomes, length, sizes)
+                self._large = _large_frame(kind, outcomes, length, sizes, self._pool)
                 self._large.copy_in(view[at:filled])
                 return filled
             return None
@@ -141,14 +183,16 @@ class FrameReader:
 class _LargeFrame:
     """A frame under construction that does not fit into the reader's buffer."""
 
-    def __init__(self, kind: int, outcomes: int, length: int, sizes: tuple[int, ...]) -> None:
+    def __init__(
+        self, kind: int, outcomes: int, length: int, sizes: tuple[int, ...], pool: _Pool
+    ) -> None:
         self._kind = kind
         self._outcomes = outcomes
         self._segments = [bytearray(length)]
         self._dropped = self._to_drop = 0
         self._sink = memoryview(b"")
         try:
-            self._segments += [bytearray(size) for size in sizes]
+            self._segments += [pool.take(size) for size in sizes]
         except MemoryError:
             self._dropped = self._to_drop = sum(sizes)
             self._sink = memoryview(bytearray(_ROOM))
@@ -184,9 +228,11 @@ class _LargeFrame:
         return Frame(self._kind, self._outcomes, body, list(buffers), self._dropped)
 
 
-def _large_frame(kind: int, outcomes: int, length: int, sizes: tuple[int, ...]) -> _LargeFrame:
+def _large_frame(
+    kind: int, outcomes: int, length: int, sizes: tuple[int, ...], pool: _Pool
+) -> _LargeFrame:
     try:
-        return _LargeFrame(kind, outcomes, length, sizes)
+        return _LargeFrame(kind, outcomes, length, sizes, pool)
     except MemoryError:
         message = f"a frame of kind {kind} has a body of {length} bytes: there is no memory for it"
         raise ProtocolError(message) from None

@@ -5,8 +5,6 @@ Fields are plain data (numbers, text, bytes, lists of these) and are marshalled;
 frame's buffers. So reading a message never runs code of the user's, and a value that cannot be
 rebuilt spoils nothing but itself.
 
-Named tuples, because making a frozen dataclass takes eight times as long, in every new process.
-
     worker → conductor                       conductor → worker
     Ready          set up, waiting for jobs  Jobs, LargeJob   work to do
     Bell           read my outcome log       Define           an object of __main__
@@ -22,22 +20,26 @@ Named tuples, because making a frozen dataclass takes eight times as long, in ev
 from __future__ import annotations
 
 import marshal
-from typing import Any, Final, NamedTuple, TypeAlias, cast
 
+from okanjo_conductor._plain import Frozen, values_of
 from okanjo_conductor._wire.codec import Encoded, stand_in
 from okanjo_conductor._wire.frames import Frame, pack
 from okanjo_conductor.errors import ProtocolError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, TypeAlias
 
-class Ready(NamedTuple):
+
+class Ready(Frozen):
     """The worker is set up and waits for jobs."""
 
 
-class Bell(NamedTuple):
+class Bell(Frozen):
     """There are outcomes in the result pipe: as many as the frame says."""
 
 
-class LargeOutcome(NamedTuple):
+class LargeOutcome(Frozen):
     """An outcome too large for an atomic write to the result pipe."""
 
     ordinal: int
@@ -47,14 +49,14 @@ class LargeOutcome(NamedTuple):
     """A pickled value, or in `blob` a packed failure."""
 
 
-class Declined(NamedTuple):
+class Declined(Frozen):
     """These ordinals were recalled before they were started."""
 
     first: int
     last: int
 
 
-class Ask(NamedTuple):
+class Ask(Frozen):
     """A custom message for the conductor."""
 
     cmd: str
@@ -62,7 +64,7 @@ class Ask(NamedTuple):
     value: Encoded
 
 
-class LookUp(NamedTuple):
+class LookUp(Frozen):
     """Keys to look up; `value` is the list of them."""
 
     request: int
@@ -70,7 +72,7 @@ class LookUp(NamedTuple):
     value: Encoded
 
 
-class SetLookup(NamedTuple):
+class SetLookup(Frozen):
     """A lookup entry to set; `value` is the pair of key and value."""
 
     request: int
@@ -78,26 +80,26 @@ class SetLookup(NamedTuple):
     value: Encoded
 
 
-class Stats(NamedTuple):
+class Stats(Frozen):
     """The worker's counters since its start, and the seconds since its previous report."""
 
     totals: dict[str, Any]
     time_span: float
 
 
-class Log(NamedTuple):
+class Log(Frozen):
     """A log record; `value` is its dict."""
 
     value: Encoded
 
 
-class LastWords(NamedTuple):
+class LastWords(Frozen):
     """Why the worker is about to die."""
 
     text: str
 
 
-class Bye(NamedTuple):
+class Bye(Frozen):
     """The worker has said everything and exits."""
 
 
@@ -105,7 +107,7 @@ BadEnd: TypeAlias = tuple[int, str, str, str, int, float | None]
 """Of an attempt: number, cause, type and text of the error, worker, seconds."""
 
 
-class Jobs(NamedTuple):
+class Jobs(Frozen):
     """A batch of jobs with consecutive ordinals from `first`."""
 
     first: int
@@ -117,24 +119,24 @@ class Jobs(NamedTuple):
     """By index, the bad ends of the jobs that have any."""
 
 
-class LargeJob(NamedTuple):
+class LargeJob(Frozen):
     """One job whose payload travels beside its pickle."""
 
     ordinal: int
     key: bytes
-    """The pickled key."""
+    """The pickled list of its key."""
     history: list[BadEnd]
     value: Encoded
 
 
-class Define(NamedTuple):
+class Define(Frozen):
     """Put an object of the conductor's ``__main__`` into the worker's."""
 
     name: str
     blob: bytes
 
 
-class Post(NamedTuple):
+class Post(Frozen):
     """A custom message from the conductor; a reply if it names a callback."""
 
     cmd: str
@@ -144,7 +146,7 @@ class Post(NamedTuple):
     value: Encoded
 
 
-class Answer(NamedTuple):
+class Answer(Frozen):
     """The reply to `LookUp` or `SetLookup`.
 
     To the former, `value` is a list of ``(value,)``, or of None where a key is missing.
@@ -156,7 +158,7 @@ class Answer(NamedTuple):
     value: Encoded
 
 
-class Stop(NamedTuple):
+class Stop(Frozen):
     """Finish the job at hand, start no other, leave."""
 
 
@@ -207,8 +209,10 @@ def to_segments(message: AnyMessage, outcomes: int) -> list[bytes | memoryview]:
     kind = KINDS[type(message)]
     value: Encoded | None = getattr(message, "value", None)
     if value is None:
-        return pack(kind, outcomes, marshal.dumps(message[:]))
-    return pack(kind, outcomes, marshal.dumps(message[:-1]), (value.blob, *value.buffers))
+        return pack(kind, outcomes, marshal.dumps(values_of(message)))
+    return pack(
+        kind, outcomes, marshal.dumps(values_of(message)[:-1]), (value.blob, *value.buffers)
+    )
 
 
 def from_frame(frame: Frame) -> AnyMessage:
@@ -224,11 +228,11 @@ def from_frame(frame: Frame) -> AnyMessage:
     try:
         plain = marshal.loads(frame.body)
         if frame.dropped:
-            return cast("AnyMessage", kind(*plain, value=stand_in(frame.dropped)))
+            return kind(*plain, stand_in(frame.dropped))  # type: ignore[no-any-return]
         if not frame.buffers:
-            return cast("AnyMessage", kind(*plain))
+            return kind(*plain)  # type: ignore[no-any-return]
         blob, *buffers = frame.buffers
-        return cast("AnyMessage", kind(*plain, value=Encoded(blob, buffers)))
+        return kind(*plain, Encoded(blob, buffers))  # type: ignore[no-any-return]
     except (ValueError, TypeError, EOFError) as error:
         message = f"the frame of a {kind.__name__} cannot be read: {error}"
         raise ProtocolError(message) from error

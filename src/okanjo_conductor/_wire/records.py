@@ -1,4 +1,4 @@
-"""The outcome log: one record per outcome, written by the worker into its result pipe.
+"""Outcome records: one per outcome, written by the worker into its outcome log.
 
 A record is a run of pickle opcodes that put three things on the stack, the ordinal, the duration
 in nanoseconds and the result::
@@ -8,26 +8,27 @@ in nanoseconds and the result::
                                         BINBYTES failure, TUPLE1     an exception
 
 Records joined together, between a prologue and an epilogue, are the pickle of one flat list: the
-conductor takes a whole pipeful apart with a single ``loads`` in C. Nothing of the user's is run by
-it; pickled values are unpickled later, one by one.
+conductor takes all of them apart with a single ``loads`` in C. Nothing of the user's is run by it;
+pickled values are unpickled later, one by one.
 
-A record of at most ``PIPE_BUF`` bytes is written atomically, so a read that empties the pipe ends
-on a record boundary whatever became of the writer. Longer ones travel as `LargeOutcome` frames.
+What is too long for the log travels as a `LargeOutcome` frame.
 """
 
 from __future__ import annotations
 
-import pickle
 import struct
-from typing import TYPE_CHECKING, Any
 
+from okanjo_conductor._wire import pickling
 from okanjo_conductor._wire.codec import Encoded
 from okanjo_conductor.errors import ProtocolError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
-_LONG1_8 = b"\x8a\x08"
+LONG1_8 = b"\x8a\x08"
+"""The opcode that 8 bytes of an integer follow."""
 _PROLOGUE = b"\x80\x05]("
 _EPILOGUE = b"e."
 _HEAD = struct.Struct("<2sq2sq").pack
@@ -39,12 +40,16 @@ BYTES_HEAD_SIZE = 6
 
 def head(ordinal: int, nanoseconds: int) -> bytes:
     """Make the first two items of a record."""
-    return _HEAD(_LONG1_8, ordinal, _LONG1_8, nanoseconds)
+    return _HEAD(LONG1_8, ordinal, LONG1_8, nanoseconds)
+
+
+INT_RECORD = struct.Struct("<2sq2sq2sq")
+"""The record of an integer of 64 bits: `LONG1_8` before its ordinal, nanoseconds and value."""
 
 
 def atom(value: float | str | None) -> bytes:
     """Make the result item of an atom: its pickle without protocol mark and STOP."""
-    return pickle.dumps(value, 3)[2:-1]
+    return pickling.dumps(value, 3)[2:-1]
 
 
 def pickled(blob: bytes | bytearray) -> bytes:
@@ -72,12 +77,12 @@ def unpack(chunk: bytes | bytearray | memoryview) -> tuple[list[int], list[int],
         ProtocolError: the bytes are no records.
     """
     try:
-        items = pickle.loads(b"".join((_PROLOGUE, chunk, _EPILOGUE)))
+        items = pickling.loads(b"".join((_PROLOGUE, chunk, _EPILOGUE)))
     except Exception as error:
-        message = f"{len(chunk)} bytes in a result pipe are no outcome records: {error}"
+        message = f"{len(chunk)} bytes in an outcome log are no outcome records: {error}"
         raise ProtocolError(message) from error
     # A record cut short may swallow the epilogue's first byte; then its last item comes out alone.
     if type(items) is not list or len(items) % 3:
-        message = f"{len(chunk)} bytes in a result pipe end inside a record"
+        message = f"{len(chunk)} bytes in an outcome log end inside a record"
         raise ProtocolError(message)
     return items[0::3], items[1::3], items[2::3]

@@ -9,47 +9,44 @@ is a fresh process instead.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
-import subprocess
-import sys
-from contextlib import ExitStack, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from okanjo_conductor._io import bootstrap, groups
 from okanjo_conductor._io.deadman import DeadMansSwitch
+from okanjo_conductor._io.launching import Launched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from okanjo_conductor._io.bootstrap import Boot, Start
+    from okanjo_conductor._io.launching import EarlyTemplate
     from okanjo_conductor._io.links import WorkerEnds
+    from okanjo_conductor._io.loops import Loop, Timer
 
-_ROOT = str(Path(__file__).parents[2])
-_CODE = (
-    "import sys; sys.path.insert(0, {root!r}); "
-    "from okanjo_conductor._boot import main; main({descriptor})"
-)
 _LEAVE_PATIENCE = 2.0
 """Seconds that a process which was hung up on may take to leave."""
 _LEAVE_POLL = 0.001
+"""Seconds between looks at such a process where there are no pidfds."""
 _EXIT_POLL = 0.02
 """Seconds between looks at a process where there are no pidfds."""
 
 
-class Watcher(Protocol):
-    """Who is told what becomes of worker processes."""
+if TYPE_CHECKING:  # making protocols takes a while, in every new process
 
-    def on_worker_started(self, worker_id: int, pid: int) -> None:
-        """The process exists."""
+    class Watcher(Protocol):
+        """Who is told what becomes of worker processes."""
 
-    def on_worker_exited(
-        self, worker_id: int, code: int | None, signal: str | None, detail: str
-    ) -> None:
-        """The process is gone, or will never be. Called once per ordered worker."""
+        def on_worker_started(self, worker_id: int, pid: int) -> None:
+            """The process exists."""
+
+        def on_worker_exited(
+            self, worker_id: int, code: int | None, signal: str | None, detail: str
+        ) -> None:
+            """The process is gone, or will never be. Called once per ordered worker."""
 
 
 class LocalCluster:
@@ -59,23 +56,26 @@ class LocalCluster:
         boot: how a new process finds the worker.
         env: the environment of the workers, whole.
         start_method: ``"fork"`` from a template, or ``"spawn"``.
+        early: a template that was launched already.
     """
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         watcher: Watcher,
         *,
         boot: Boot,
         env: dict[str, str],
         start_method: str,
+        early: EarlyTemplate | None = None,
     ) -> None:
         self._loop = loop
         self._watcher = watcher
         self._boot = boot
         self._env = env
         self._spawns = start_method == "spawn" or boot.target.script is not None
-        self._switch = DeadMansSwitch()
+        self._early = early
+        self._switch = DeadMansSwitch() if early is None else early.switch
         self._template: _Process | None = None
         self._processes: set[_Process] = set()
         self._homes: dict[int, _Process] = {}
@@ -83,7 +83,10 @@ class LocalCluster:
 
     def prepare(self) -> None:
         """Begin what takes long, so that the first worker starts sooner."""
-        if not self._spawns:
+        if self._early is not None:
+            self._template = self._watch(self._early.process)
+            self._early = None
+        elif not self._spawns:
             with suppress(OSError):  # the first worker says so
                 self._template = self._launch()
 
@@ -114,11 +117,22 @@ class LocalCluster:
         if home is not None and not home.withdraw(worker_id):
             home.signal(worker_id, number)
 
-    async def close(self) -> None:
-        """Let the template go, and everybody else with it."""
-        for process in tuple(self._processes):
-            await process.close()
-        self._switch.close()
+    def close(self, then: Callable[[], None]) -> None:
+        """Let the template go, and everybody else with it; call `then` when they are gone."""
+        if self._early is not None:
+            self._early.abandon()
+        left = set(self._processes)
+
+        def gone(process: _Process | None) -> None:
+            left.discard(process)
+            if not left:
+                self._switch.close()
+                then()
+
+        if not left:
+            gone(None)
+        for process in tuple(left):
+            process.close(gone)
 
     # For _Process
 
@@ -160,7 +174,10 @@ class LocalCluster:
         return self._template
 
     def _launch(self) -> _Process:
-        process = _Process(self, self._loop, self._boot, self._env, self._switch.read_end)
+        return self._watch(Launched(self._boot, self._env, self._switch.read_end))
+
+    def _watch(self, launched: Launched) -> _Process:
+        process = _Process(self, self._loop, launched)
         self._processes.add(process)
         return process
 
@@ -171,10 +188,8 @@ class _Process:
     def __init__(
         self,
         cluster: LocalCluster,
-        loop: asyncio.AbstractEventLoop,
-        boot: Boot,
-        env: dict[str, str],
-        deadman: int,
+        loop: Loop,
+        launched: Launched,
     ) -> None:
         self._cluster = cluster
         self._loop = loop
@@ -192,24 +207,11 @@ class _Process:
         self._failure = ""
         self._status: tuple[int | None, str | None] = (None, None)
         """Exit code or signal, once it is gone."""
-        self._socket, theirs = socket.socketpair()
-        with ExitStack() as undo, theirs:
-            undo.callback(self._socket.close)
-            for end in (self._socket, theirs):
-                end.setblocking(True)  # socket.setdefaulttimeout() may have said otherwise
-            code = _CODE.format(root=_ROOT, descriptor=theirs.fileno())
-            flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
-            self._popen = subprocess.Popen(
-                [sys.executable, *flags, "-c", code],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env=env,
-                process_group=0,
-            )
-            undo.pop_all()
-        self._exit_watch = _watch_exit(loop, self._popen.pid, self._has_ended, self._on_exit)
-        with suppress(OSError):  # it died at once: its exit tells
-            bootstrap.send(self._socket, boot, [deadman])
+        self._socket = launched.socket
+        self._pid = launched.pid
+        self._has_left = False
+        """It is gone and reaped."""
+        self._exit_watch = _watch_exit(loop, self._pid, self._has_ended, self._on_exit)
         loop.add_reader(self._socket, self._on_readable)
 
     def order(self, order: Start, ends: WorkerEnds) -> None:
@@ -249,36 +251,50 @@ class _Process:
             else:
                 os.kill(pid, number)
 
-    async def close(self) -> None:
+    def close(self, gone: Callable[[_Process], None]) -> None:
         """Hang up; a template leaves then. Whatever does not is killed."""
         self._loop.remove_reader(self._socket)
         self._socket.close()
         self._exit_watch()
+        for _, ends in self._orders:
+            ends.close()
+        self._orders.clear()
         if not self._is_booted:
-            groups.end(self._popen.pid)
-        deadline = self._loop.time() + _LEAVE_PATIENCE
-        while not self._has_ended():  # no thread for it: at exit none can be started
-            if self._loop.time() > deadline:
-                self._popen.kill()
-            await asyncio.sleep(_LEAVE_POLL)
-        self._forget()
+            groups.end(self._pid)
+
+        def finish() -> None:
+            patience.cancel()
+            self._has_ended()
+            self._forget()
+            gone(self)
+
+        patience = self._loop.call_later(_LEAVE_PATIENCE, self._kill)
+        if self._has_ended():
+            finish()
+        else:
+            self._exit_watch = _watch_exit(
+                self._loop, self._pid, self._has_ended, finish, poll=_LEAVE_POLL
+            )
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
 
     def _has_ended(self) -> bool:
         """Whether the process is gone; if so, its group is as well.
 
         But for the group of a template: what the import has started may serve its workers.
         """
-        popen = self._popen
-        if popen.returncode is None:
+        if not self._has_left:
             is_template = self._is_booted and self._forks
             try:
-                status = groups.reap(popen.pid, with_group=not is_template)
+                status = groups.reap(self._pid, with_group=not is_template)
             except ChildProcessError:  # reaped by somebody else, who has its status
-                popen.returncode = 0
+                self._has_left = True
                 return True
             if status is None:
                 return False
-            popen.returncode = os.waitstatus_to_exitcode(status)
+            self._has_left = True
             self._status = _read_status(status)
         return True
 
@@ -330,8 +346,8 @@ class _Process:
         ends.close()
         if not self._forks:
             self._own_worker = order.worker_id
-            self._pids[order.worker_id] = self._popen.pid
-            self._cluster.worker_started(order.worker_id, self._popen.pid)
+            self._pids[order.worker_id] = self._pid
+            self._cluster.worker_started(order.worker_id, self._pid)
 
     # Its end
 
@@ -389,13 +405,18 @@ class _Process:
 
 
 def _watch_exit(
-    loop: asyncio.AbstractEventLoop, pid: int, has_ended: Callable[[], bool], then: Any
+    loop: Loop,
+    pid: int,
+    has_ended: Callable[[], bool],
+    then: Callable[[], None],
+    *,
+    poll: float = _EXIT_POLL,
 ) -> Callable[[], None]:
     """Call `then` when the process is gone; return what stops the watch."""
     try:
         pidfd = os.pidfd_open(pid)
     except (AttributeError, OSError):  # there are none here, or no descriptor for one
-        return _poll_exit(loop, has_ended, then)
+        return _poll_exit(loop, has_ended, then, poll)
 
     def stop() -> None:
         if pidfd in open_pidfds:
@@ -413,18 +434,18 @@ def _watch_exit(
 
 
 def _poll_exit(
-    loop: asyncio.AbstractEventLoop, has_ended: Callable[[], bool], then: Any
+    loop: Loop, has_ended: Callable[[], bool], then: Callable[[], None], poll: float
 ) -> Callable[[], None]:
-    timer: list[asyncio.TimerHandle] = []
+    timer: list[Timer] = []
 
     def look() -> None:
         if has_ended():
             timer.clear()
             then()
         else:
-            timer[:] = [loop.call_later(_EXIT_POLL, look)]
+            timer[:] = [loop.call_later(poll, look)]
 
-    timer[:] = [loop.call_later(_EXIT_POLL, look)]
+    timer[:] = [loop.call_later(poll, look)]
     return lambda: timer.pop().cancel() if timer else None
 
 

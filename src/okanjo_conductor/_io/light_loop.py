@@ -1,0 +1,301 @@
+"""An event loop that is there at once: asyncio takes longer to load than most small runs last.
+
+It knows no coroutines. When one turns up, the loop is *upgraded*: asyncio is loaded, and a loop of
+it takes over the readers, writers, timers and calls, and runs the rest. From outside nothing
+changes; whoever holds this object goes on using it.
+
+As in asyncio, a callback that raises is logged and the loop goes on; ``KeyboardInterrupt`` and
+``SystemExit`` come out of `run_forever`, which may then be called again.
+"""
+
+from __future__ import annotations
+
+import heapq
+import selectors
+import socket
+from collections import deque
+from contextlib import suppress
+from itertools import count
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from okanjo_conductor._io.loggers import log
+from okanjo_conductor._io.loops import new_asyncio_loop
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Coroutine
+
+    from okanjo_conductor._io.loops import Timer
+
+_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+_FEW_TIMERS = 64
+"""Below that many, those that were cancelled are not looked for."""
+
+
+class Handle:
+    """A call to come."""
+
+    __slots__ = ("_args", "_callback", "is_cancelled")
+
+    def __init__(self, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._callback = callback
+        self._args = args
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        """Let it not come."""
+        self.is_cancelled = True
+
+    def run(self) -> None:
+        """Make the call, unless it was cancelled."""
+        if self.is_cancelled:
+            return
+        try:
+            self._callback(*self._args)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            name = getattr(self._callback, "__qualname__", repr(self._callback))
+            log().exception("%s raised", name)
+
+
+class _Interest:
+    """Who wants to know of a descriptor."""
+
+    __slots__ = ("reader", "writer")
+
+    def __init__(self) -> None:
+        self.reader: Handle | None = None
+        self.writer: Handle | None = None
+
+    @property
+    def events(self) -> int:
+        """What the selector is to look for."""
+        return (_READ if self.reader else 0) | (_WRITE if self.writer else 0)
+
+
+class LightLoop:
+    """Readers, writers, timers and calls from other threads, in one thread."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._ready: deque[Handle] = deque()
+        self._outside: deque[Handle] = deque()
+        """Calls that other threads and signal handlers have asked for."""
+        self._timers: list[tuple[float, int, Handle]] = []
+        self._numbers = count()
+        """They keep timers of the same time in order."""
+        self._prune_at = _FEW_TIMERS
+        self._is_stopping = False
+        self._is_closed = False
+        self._heavy: asyncio.AbstractEventLoop | None = None
+        """Runs everything after an upgrade."""
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+        self.add_reader(self._woken, self._on_woken)
+
+    time = staticmethod(monotonic)
+    """The clock, which is asyncio's too."""
+
+    # Calls
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any) -> Timer:
+        """Call a function in the next turn."""
+        handle = Handle(callback, args)
+        self._put(handle)
+        return handle
+
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> Timer:
+        """Call a function after so many seconds."""
+        return self.call_at(monotonic() + delay, callback, *args)
+
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> Timer:
+        """Call a function at that time of the loop's clock."""
+        handle = Handle(callback, args)
+        if self._heavy is not None:
+            return self._heavy.call_at(when, handle.run)
+        if len(self._timers) >= self._prune_at:
+            self._prune()
+        heapq.heappush(self._timers, (when, next(self._numbers), handle))
+        return handle
+
+    def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any) -> Timer:
+        """Have a function called in the loop's thread. Also for handlers of signals.
+
+        Raises:
+            RuntimeError: the loop is closed.
+        """
+        if self._is_closed:
+            message = "the loop is closed"
+            raise RuntimeError(message)
+        handle = Handle(callback, args)
+        self._outside.append(handle)
+        with suppress(OSError):  # it is full: woken often enough; or it has just been closed
+            self._waker.send(b"\0")
+        return handle
+
+    def _put(self, handle: Handle) -> None:
+        if self._heavy is None:
+            self._ready.append(handle)
+        else:
+            self._heavy.call_soon(handle.run)
+
+    def _on_woken(self) -> None:
+        with suppress(BlockingIOError):
+            self._woken.recv(4096)
+        for _ in range(len(self._outside)):
+            self._put(self._outside.popleft())
+
+    def _prune(self) -> None:
+        self._timers = [entry for entry in self._timers if not entry[2].is_cancelled]
+        heapq.heapify(self._timers)
+        self._prune_at = max(_FEW_TIMERS, 2 * len(self._timers))
+
+    # Descriptors
+
+    def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:
+        """Call a function whenever there is something to read."""
+        handle = Handle(callback, args)
+        if self._heavy is not None:
+            self._heavy.add_reader(fd, handle.run)
+            return
+        interest = self._interest_in(fd) or _Interest()
+        if interest.reader is not None:
+            interest.reader.cancel()
+        interest.reader = handle
+        self._watch(fd, interest)
+
+    def add_writer(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:
+        """Call a function whenever there is room to write."""
+        handle = Handle(callback, args)
+        if self._heavy is not None:
+            self._heavy.add_writer(fd, handle.run)
+            return
+        interest = self._interest_in(fd) or _Interest()
+        if interest.writer is not None:
+            interest.writer.cancel()
+        interest.writer = handle
+        self._watch(fd, interest)
+
+    def remove_reader(self, fd: Any) -> None:
+        """Call it no more."""
+        if self._heavy is not None:
+            self._heavy.remove_reader(fd)
+            return
+        interest = self._interest_in(fd)
+        if interest is not None and interest.reader is not None:
+            interest.reader.cancel()
+            interest.reader = None
+            self._watch(fd, interest)
+
+    def remove_writer(self, fd: Any) -> None:
+        """Call it no more."""
+        if self._heavy is not None:
+            self._heavy.remove_writer(fd)
+            return
+        interest = self._interest_in(fd)
+        if interest is not None and interest.writer is not None:
+            interest.writer.cancel()
+            interest.writer = None
+            self._watch(fd, interest)
+
+    def _interest_in(self, fd: Any) -> _Interest | None:
+        try:
+            interest: _Interest = self._selector.get_key(fd).data
+        except (KeyError, ValueError):  # unknown, or closed
+            return None
+        return interest
+
+    def _watch(self, fd: Any, interest: _Interest) -> None:
+        is_known = self._interest_in(fd) is not None
+        if not interest.events:
+            self._selector.unregister(fd)
+        elif is_known:
+            self._selector.modify(fd, interest.events, interest)
+        else:
+            self._selector.register(fd, interest.events, interest)
+
+    # Life
+
+    def run_forever(self) -> None:
+        """Run until `stop` is called."""
+        self._is_stopping = False
+        while self._heavy is None and not self._is_stopping:
+            self._turn()
+        if self._heavy is not None and not self._is_stopping:
+            self._heavy.run_forever()
+
+    def stop(self) -> None:
+        """Let `run_forever` return after this turn."""
+        self._is_stopping = True
+        if self._heavy is not None:
+            self._heavy.stop()
+
+    def close(self) -> None:
+        """Let go of everything; of what asyncio has begun as well."""
+        self._is_closed = True
+        self.remove_reader(self._woken)
+        self._waker.close()
+        self._woken.close()
+        if self._heavy is None:
+            self._selector.close()
+            return
+        import asyncio
+
+        heavy = self._heavy
+        with asyncio.Runner(loop_factory=lambda: heavy):
+            pass  # leaving it cancels tasks, ends async generators and closes the loop
+
+    def _turn(self) -> None:
+        ready = self._ready
+        for key, mask in self._selector.select(self._patience()):
+            interest: _Interest = key.data
+            if mask & _READ and interest.reader is not None:
+                ready.append(interest.reader)
+            if mask & _WRITE and interest.writer is not None:
+                ready.append(interest.writer)
+        timers, now = self._timers, monotonic()
+        while timers and timers[0][0] <= now:
+            ready.append(heapq.heappop(timers)[2])
+        for _ in range(len(ready)):
+            ready.popleft().run()
+            if self._heavy is not None:
+                return
+
+    def _patience(self) -> float | None:
+        """Seconds that may be waited for descriptors; None: for ever."""
+        if self._ready:
+            return 0.0
+        timers = self._timers
+        while timers and timers[0][2].is_cancelled:
+            heapq.heappop(timers)
+        return max(0.0, timers[0][0] - monotonic()) if timers else None
+
+    # Upgrade
+
+    def create_task(self, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a coroutine, which takes an upgrade."""
+        return self.upgrade().create_task(coro)
+
+    def upgrade(self) -> asyncio.AbstractEventLoop:
+        """Have a loop of asyncio's run the rest; return it."""
+        if self._heavy is not None:
+            return self._heavy
+        heavy = new_asyncio_loop()
+        for key in tuple(self._selector.get_map().values()):
+            interest: _Interest = key.data
+            if interest.reader is not None:
+                heavy.add_reader(key.fileobj, interest.reader.run)
+            if interest.writer is not None:
+                heavy.add_writer(key.fileobj, interest.writer.run)
+        for when, _, handle in sorted(self._timers, key=lambda entry: entry[:2]):
+            heavy.call_at(when, handle.run)
+        for handle in self._ready:
+            heavy.call_soon(handle.run)
+        self._heavy = heavy
+        self._timers.clear()
+        self._ready.clear()
+        self._selector.close()
+        return heavy

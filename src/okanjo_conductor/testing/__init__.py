@@ -1,0 +1,30 @@
+"""The public test kit: for programs that use the package, and for the package itself.
+
+    simulate             the whole system on a fake clock, driven by a seed
+    FateWorker           a worker whose jobs name their fate
+    meet_fate            the same as a function
+    kill_worker_at       kills a worker at a named moment of a real run
+    fixtures             a pytest fixture that fails on leaked processes (imported by itself,
+                         because it needs pytest)
+
+The package never imports it.
+"""
+
+from okanjo_conductor.testing._kills import Kill, kill_worker_at
+from okanjo_conductor.testing._simulation import SimulatedWorld, SimulationReport, simulate
+from okanjo_conductor.testing._world import BrokenPromiseError
+from okanjo_conductor.testing.jobs import FateError, FateWorker, meet_fate
+
+__all__ = [
+    # the real thing
+    "FateWorker",
+    "FateError",
+    "meet_fate",
+    "kill_worker_at",
+    "Kill",
+    # the simulation
+    "simulate",
+    "SimulatedWorld",
+    "SimulationReport",
+    "BrokenPromiseError",
+]

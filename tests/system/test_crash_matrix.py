@@ -1,0 +1,198 @@
+"""The crash matrix: at every moment every fault, each with the outcome that this table says.
+
+    R    the victim is refused as unserialisable: no worker ever had it
+    U    the victim fails: what is unserialisable; no worker is lost
+    E    the victim fails with the error; no worker is lost
+    C    one worker is lost, the victim is charged with a crash and done at its second attempt
+    L    one worker is lost and nobody is charged
+    ok   nothing comes of it
+    X    the conductor's own process was told to exit: an abort, and run() raises SystemExit
+    T    the victim fails with a timeout, where `job_timeout` is given     a/b: b where the package
+    M    the victim is charged with its memory, where `max_rss` is given        has it, a before
+    -    makes no sense: see `SENSELESS`
+
+In every cell all other jobs are done at their first attempt, and the run ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from faults.moments import state_of, touch, wait_until
+from okanjo_conductor import Cause, Conductor, JobState
+
+from .matrix import FAULTS, KEPT, LARGE, MOST_MEMORY, VICTIM, Answerer, Mine, Struck, struck
+
+TABLE = """
+moment              | exception | sys.exit | os._exit(0) | SIGKILL | SIGSEGV | SIGSTOP | memory | socket cut
+pickling the job    | R         | R        | -           | -       | -       | -       | R      | -
+sending             | E         | E        | C           | C       | C       | C/T     | E/M    | L
+unpickling          | U         | U        | C           | C       | C       | C/T     | U/M    | L
+setup               | L         | L        | L           | L       | L       | L       | L      | L
+looking up          | E         | X        | C           | C       | C       | C/T     | E      | C
+requesting          | E         | X        | C           | C       | C       | C/T     | E      | C
+running             | E         | E        | C           | C       | C       | C/T     | E/M    | L
+pickling the result | U         | U        | C           | C       | C       | C/T     | U/M    | L
+sending the result  | -         | -        | C           | C       | C       | C/T     | -      | C
+after sending       | ok        | ok       | L           | L       | L       | L       | ok     | L
+idle                | ok        | ok       | L           | L       | L       | L       | ok     | L
+exiting             | L         | L        | ok          | L       | L       | L       | L      | L
+"""  # noqa: E501 - a table
+SENSELESS = {
+    "pickling the job": "the conductor's own process: its end is the end of the run, and its "
+    "workers go with it (tests/faults/test_conductor_death.py); there is no link yet to cut",
+    "sending the result": "no code of the user's runs there that could raise",
+}
+HAS_TIMEOUT, HAS_MEMORY = "TIMEOUT" in Cause.__members__, "MEMORY" in Cause.__members__
+NEIGHBOURS = list(range(10))
+DONE, FAILED = JobState.DONE, JobState.FAILED
+ENDS = {
+    "R": (FAILED, "UNSERIALISABLE", 0, []),
+    "U": (FAILED, "UNSERIALISABLE", 1, ["UNSERIALISABLE"]),
+    "E": (FAILED, "ERROR", 1, ["ERROR"]),
+    "C": (DONE, None, 2, ["CRASH"]),
+    "T": (FAILED, "TIMEOUT", 1, ["TIMEOUT"]),
+    "M": (DONE, None, 2, ["MEMORY"]),
+    "L": (DONE, None, 1, []),
+    "ok": (DONE, None, 1, []),
+}
+"""Of the victim: state, cause, attempts, and the causes that it is charged with."""
+
+
+def cells():
+    head, *rows = (line.split("|") for line in TABLE.strip().splitlines())
+    faults = [name.strip() for name in head[1:]]
+    assert faults == list(FAULTS)
+    for moment, *row in rows:
+        for fault, cell in zip(faults, row, strict=True):
+            yield moment.strip(), fault, cell.strip()
+
+
+def expected(cell):
+    before, _, after = cell.partition("/")
+    has_it = {"T": HAS_TIMEOUT, "M": HAS_MEMORY}.get(after, False)
+    return after if has_it else before
+
+
+CELLS = {f"{moment}: {fault}": (moment, fault, cell) for moment, fault, cell in cells()}
+
+
+class Scene:
+    """One cell: a conductor, its jobs, and who helps the fault along."""
+
+    def __init__(self, moment, fault, end, folder):
+        if end == "M":
+            fault = KEPT
+        self.moment, self.fault, self.end, self.folder = moment, fault, end, folder
+        self.exits = []
+        options = {"moment": moment, "fault": fault, "folder": str(folder)}
+        self.conductor = Conductor(
+            Struck,
+            jobs_queue=self.jobs(),
+            worker_limit=2 if moment == "idle" else 1,
+            worker_options=options,
+            abort_grace=0.05,
+            lookups={"table": Answerer(fault, folder)},
+            logging=False,
+            **self.limits(),
+        )
+        self.conductor.on("error", lambda _: None)
+        self.conductor.on("worker_exit", self.exits.append)
+        self.conductor.on("worker_exit", lambda _: touch(folder / "release"))
+        self.conductor.on("job_done", self.on_done)
+        self.conductor.command("table")(lambda msg: Answerer(fault, folder)[msg.data])
+
+    def limits(self):
+        if self.end == "T":
+            return {"job_timeout": 1.0, "timeout_grace": 0.1}
+        return {"max_rss": MOST_MEMORY} if self.end == "M" else {}
+
+    def jobs(self):
+        folder = str(self.folder)
+        victims = {
+            "pickling the job": [Mine(self.fault, folder, when="pickled")],
+            "unpickling": [Mine(self.fault, folder, when="unpickled")],
+            "sending": [VICTIM, bytes(LARGE)],
+            "sending the result": ["who", VICTIM],
+            "idle": ["wait", "who", VICTIM],
+        }
+        return [*victims.get(self.moment, [*NEIGHBOURS[:5], VICTIM]), *NEIGHBOURS[5:]]
+
+    @property
+    def victim(self):
+        return next(
+            key for key, job in enumerate(self.jobs()) if job == VICTIM or isinstance(job, Mine)
+        )
+
+    def on_done(self, outcome):
+        if outcome.job != "who":
+            return
+        if self.moment == "idle":
+            for command in ("strike", "release"):
+                self.conductor.send_message_to_worker(outcome.worker_id, command)
+        if self.moment == "sending the result":
+            touch(self.folder / "reached")
+            wait_until(lambda: state_of(outcome.value) in "ZXT", "the sender is struck")
+
+    def run(self):
+        helper = threading.Thread(target=self.finish_off)
+        helper.start()
+        try:
+            return {outcome.key: outcome for outcome in self.conductor.outcomes()}
+        finally:
+            touch(self.folder / "over")
+            helper.join()
+
+    def finish_off(self):
+        """Kill the process that was stopped, where nobody watches the time."""
+        if self.fault != "SIGSTOP" or self.end == "T":
+            return
+        over = Path(self.folder, "over")
+        wait_until(lambda: struck(self.folder) or over.exists(), "the fault has struck")
+        for pid in struck(self.folder):
+            wait_until(lambda: state_of(pid) in "TZX", "the worker stands still")  # noqa: B023
+            if state_of(pid) == "T":
+                os.kill(pid, signal.SIGKILL)
+
+
+def check_exit_of_the_program(scene):
+    """Nothing is lost: what has no outcome is back in the queue."""
+    with pytest.raises(SystemExit):
+        scene.run()
+    report = scene.conductor.report
+    assert report.jobs + len(scene.conductor.jobs_queue) == len(scene.jobs())
+    assert report.counts[JobState.CANCELLED] == 1
+
+
+@pytest.mark.parametrize(("moment", "fault", "cell"), CELLS.values(), ids=CELLS)
+def test_each_fault_at_each_moment_has_the_outcome_of_the_table(moment, fault, cell, tmp_path):
+    if cell == "-":
+        assert moment in SENSELESS
+        return
+    end = expected(cell)
+    scene = Scene(moment, fault, end, tmp_path)
+
+    if end == "X":
+        check_exit_of_the_program(scene)
+        return
+    outcomes = scene.run()
+
+    assert len(outcomes) == len(scene.jobs())
+    state, cause, attempts, charged = ENDS[end]
+    victim = outcomes.pop(scene.victim)
+    assert (victim.state, victim.attempts) == (state, attempts), victim
+    assert victim.cause == (Cause[cause] if cause else None)
+    assert [attempt.cause.name for attempt in victim.history] == charged
+    assert {(o.state, o.attempts) for o in outcomes.values()} == {(DONE, 1)}
+    lost = [e for e in scene.exits if e.cause is not None]
+    assert [e.key for e in lost] == {
+        "C": [scene.victim],
+        "T": [scene.victim],
+        "M": [scene.victim],
+        "L": [None],
+    }.get(end, [])
