@@ -123,9 +123,11 @@ demo: setup
 soak: setup
 	$(BIN)/python -W error tests/soak/soak.py $(SOAK)
 
+# The figures in docs/ are those of a whole run. For a part: make bench BENCH="--only noop"
+BENCH ?= --json docs/benchmarks.json --svg docs/benchmarks.svg --page docs/performance.md
+
 bench: .venv-bench/.installed
-	.venv-bench/bin/python -m benchmarks --json docs/benchmarks.json --svg docs/benchmarks.svg \
-		--page docs/performance.md
+	.venv-bench/bin/python -m benchmarks $(BENCH)
 
 lock: setup
 	$(BIN)/python -m pip install --quiet uv
@@ -135,4 +137,4 @@ lock: setup
 clean:
 	rm -rf .venv .venv-* build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache \
 		.mypy_cache .pytest_cache .ruff_cache
-	find src tests examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	find src tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

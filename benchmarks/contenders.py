@@ -50,10 +50,11 @@ class Contender:
         """Have one job done and wait for its value."""
         raise NotImplementedError
 
-    def latencies(self, count: int) -> list[float]:
-        """Measure the seconds that each of so many jobs takes, one after the other."""
+    def latencies(self, count: int, pause: float) -> list[float]:
+        """Measure the seconds that each of so many jobs takes, with a pause before each."""
         times = []
         for number in range(count):
+            time.sleep(pause)
             began = time.perf_counter()
             self.call(number)
             times.append(time.perf_counter() - began)
@@ -168,12 +169,12 @@ class OursAsync(Contender):
         super().__init__(function)
         _choose_loop(has_uvloop=False)
 
-    def latencies(self, count: int) -> list[float]:
+    def latencies(self, count: int, pause: float) -> list[float]:
         import asyncio
 
-        return asyncio.run(self._latencies(count))
+        return asyncio.run(self._latencies(count, pause))
 
-    async def _latencies(self, count: int) -> list[float]:
+    async def _latencies(self, count: int, pause: float) -> list[float]:
         import asyncio
 
         from okanjo_conductor import Conductor
@@ -191,6 +192,7 @@ class OursAsync(Contender):
         await anext(outcomes)
         times = []
         for number in range(count):
+            await asyncio.sleep(pause)
             began = time.perf_counter()
             conductor.add_job(number)
             await anext(outcomes)

@@ -47,9 +47,11 @@ def tables(table: Table, rounds: int) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in versions().items())
     return "\n\n".join(
         [
-            f"Two workers; {here['cpus']} CPUs of {here['cpu']}, {here['memory_gib']} GiB, "
-            f"{here['system']}, {here['python']}; {packages}. Medians of {rounds} interleaved "
-            "rounds, lowest and highest in brackets; ratios are formed within each round.",
+            (
+                f"Two workers; {here['cpus']} CPUs of {here['cpu']}, {here['memory_gib']} GiB, "
+                f"{here['system']}, {here['python']}; {packages}. Medians of {rounds} interleaved "
+                "rounds, lowest and highest in brackets; ratios are formed within each round."
+            ),
             _markdown(
                 ["what", "figure", "measured", "target", "met"],
                 [_verdict_row(v) for v in verdicts(table)],
@@ -74,7 +76,7 @@ def number(value: float) -> str:
     """Write a figure with three digits that count."""
     if value == 0:
         return "0"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004
 
 
 def _verdict_row(verdict: Verdict) -> list[str]:
@@ -84,8 +86,13 @@ def _verdict_row(verdict: Verdict) -> list[str]:
         low, high = min(verdict.values), max(verdict.values)
         measured = f"{number(verdict.value)} ({number(low)}–{number(high)})"
     title = WORKLOADS[target.workload].title
-    word = {True: "yes", False: "**no**", None: "–"}[verdict.is_met]
-    return [title, target.what, measured, target.limit(), word]
+    return [title, target.what, measured, target.limit(), _word(verdict)]
+
+
+def _word(verdict: Verdict) -> str:
+    if not verdict.values:
+        return "**not measured**"
+    return {True: "yes", False: "**no**", None: "–"}[verdict.is_met]
 
 
 def _figure_rows(table: Table, workload: str) -> list[list[str]]:

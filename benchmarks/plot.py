@@ -46,8 +46,10 @@ def draw(table: Table) -> str:
             top += _HEAD + _STEP * len(measured) + 14
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {top}" '
-            f'width="{_WIDTH}" height="{top}" role="img">',
+            (
+                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {top}" '
+                f'width="{_WIDTH}" height="{top}" role="img">'
+            ),
             "  <title>okanjo_conductor beside other pools, two workers</title>",
             f"  <style>{_STYLE}  </style>",
             *parts,
@@ -63,14 +65,18 @@ def _block(workload: str, row: dict[str, Series], top: int) -> list[str]:
     better = "more is better" if kind.is_more_better else "less is better"
     bottom = top + _HEAD + _STEP * len(row)
     parts = [
-        f'  <text class="title" x="0" y="{top + 14}">{escape(kind.title)} '
-        f'<tspan class="note">{escape(kind.unit)}, {better}, log scale</tspan></text>'
+        (
+            f'  <text class="title" x="0" y="{top + 14}">{escape(kind.title)} '
+            f'<tspan class="note">{escape(kind.unit)}, {better}, log scale</tspan></text>'
+        )
     ]
     for tick in scale.ticks():
         x = scale.x(tick)
         parts += [
-            f'  <text class="tick" x="{x:.1f}" y="{top + 34}" text-anchor="middle">'
-            f"{number(tick)}</text>",
+            (
+                f'  <text class="tick" x="{x:.1f}" y="{top + 34}" text-anchor="middle">'
+                f"{number(tick)}</text>"
+            ),
             f'  <line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top + 40}" y2="{bottom}"/>',
         ]
     for index, (name, series) in enumerate(row.items()):
@@ -85,11 +91,15 @@ def _bar(name: str, series: Series, figure: str, scale: _Scale, y: int) -> list[
     centre = y + _BAR / 2
     return [
         f'  <text x="{_LEFT - 8}" y="{y + 13}" text-anchor="end">{escape(name)}</text>',
-        f'  <rect class="{colour}" x="{_LEFT}" y="{y}" width="{middle - _LEFT:.1f}" '
-        f'height="{_BAR}" rx="2"/>',
+        (
+            f'  <rect class="{colour}" x="{_LEFT}" y="{y}" width="{middle - _LEFT:.1f}" '
+            f'height="{_BAR}" rx="2"/>'
+        ),
         f'  <line class="spread" x1="{low:.1f}" x2="{high:.1f}" y1="{centre}" y2="{centre}"/>',
-        f'  <text x="{max(middle, high) + 6:.1f}" y="{y + 13}">'
-        f"{number(series.median(figure))}</text>",
+        (
+            f'  <text x="{max(middle, high) + 6:.1f}" y="{y + 13}">'
+            f"{number(series.median(figure))}</text>"
+        ),
     ]
 
 
@@ -108,6 +118,6 @@ class _Scale:
     def ticks(self) -> list[float]:
         """Return powers of ten, and 2 and 5 times them where that leaves room."""
         powers = range(math.floor(self._low), math.ceil(self._high) + 1)
-        steps = (1, 2, 5) if self._high - self._low < 2 else (1,)
+        steps = (1, 2, 5) if self._high - self._low < 2 else (1,)  # noqa: PLR2004
         found = [step * 10.0**power for power in powers for step in steps]
         return [tick for tick in found if self._low <= math.log10(tick) <= self._high]

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
 from benchmarks.contenders import CONTENDERS
 from benchmarks.workloads import ROOT, WORKLOADS, Figures, Settings
@@ -107,7 +108,9 @@ def _measure(workload: str, contender: str, settings: Settings) -> tuple[Figures
             process.wait()
         output.seek(0)
         lines = output.read().splitlines()
-    report = json.loads(lines[-1]) if lines else {"problem": f"exit code {process.returncode}"}
+    report: dict[str, Any] = (
+        json.loads(lines[-1]) if lines else {"problem": f"exit code {process.returncode}"}
+    )
     return (None, f"failed: {report['problem']}") if "problem" in report else (report, "")
 
 

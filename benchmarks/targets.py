@@ -96,6 +96,7 @@ TARGETS = [
     Target("tail", "makespan, × lower bound", own("makespan_to_bound"), most=1.01),
     Target("arrays", "rate, × the best rival", over_best("mib_per_second"), least=1.5),
     Target("roundtrip", "p50, µs", own("p50"), most=120),
+    Target("roundtrip", "p50 after 20 ms of silence, × Pool", over("p50_after_silence", "pool")),
     Target("script", "time, × Pool", over("seconds", "pool"), most=1.5),
     Target("import", "ms", own("ms")),
     Target("stream", "jobs/s", own("jobs_per_second"), least=200_000),

@@ -30,6 +30,8 @@ ROOT = Path(__file__).parents[1]
 Figures = dict[str, float]
 _WARM_UP = 50
 """Jobs before the clock starts."""
+_HANG = 10.0
+"""Seconds after which a pool that lost a worker is taken to hang."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def cpu_1ms(name: str, settings: Settings) -> Figures:
 
 def tail(name: str, settings: Settings) -> Figures:
     """Jobs of very different lengths: the time over its lower bound, half of their sum."""
-    durations = jobs.heavy_tail(int(1_000 * settings.scale) + 100)
+    durations = jobs.heavy_tail(int(400 * settings.scale) + 20)
     with open_warm(name, jobs.occupy, 0.0001) as pool:
         actual = pool.seconds(durations, len(durations))
     bound = max(sum(durations) / WORKERS, *durations)
@@ -104,23 +106,36 @@ def tail(name: str, settings: Settings) -> Figures:
 
 
 def arrays(name: str, settings: Settings) -> Figures:
-    """NumPy arrays of 1 MiB, in and out: MiB that crossed in both directions per second."""
+    """NumPy arrays of 1 MiB, in and out: MiB that crossed in both directions per second.
+
+    Each is another array, and so is what comes back. Of one that is sent again, or sent back as it
+    came, some send no more than a reference.
+    """
     import numpy as np
 
-    array = np.random.default_rng(8).random(1 << 17)
-    count = int(400 * settings.scale) + 20
-    with open_warm(name, jobs.noop, array) as pool:
-        seconds = pool.seconds([array] * count, count)
-    return {"mib_per_second": 2 * count / seconds}
+    draw = np.random.default_rng(8)
+    payloads = [draw.random(1 << 17) for _ in range(int(280 * settings.scale) + 20)]
+    with open_warm(name, jobs.negate, payloads[0]) as pool:
+        seconds = pool.seconds(payloads, len(payloads))
+    return {"mib_per_second": 2 * len(payloads) / seconds}
 
 
 def round_trip(name: str, settings: Settings) -> Figures:
-    """One job at a time, everything idle before it: from asking for it to having its value."""
+    """One job at a time, nothing else going on: from asking for it to having its value.
+
+    `p50` and `p99` are of jobs that follow each other at once; `p50_after_silence` of jobs that
+    find every process, and with them the CPUs, asleep for 20 ms.
+    """
     count = int(1_000 * settings.scale) + 20
     with open_warm(name, jobs.noop) as pool:
-        pool.latencies(_WARM_UP)
-        times = sorted(pool.latencies(count))
-    return {"p50": 1e6 * times[count // 2], "p99": 1e6 * times[count * 99 // 100]}
+        pool.latencies(_WARM_UP, pause=0.0)
+        times = sorted(pool.latencies(count, pause=0.0))
+        woken = sorted(pool.latencies(count // 10, pause=0.02))
+    return {
+        "p50": 1e6 * times[count // 2],
+        "p99": 1e6 * times[count * 99 // 100],
+        "p50_after_silence": 1e6 * woken[len(woken) // 2],
+    }
 
 
 def script(name: str, settings: Settings) -> Figures:  # noqa: ARG001 - all measures look alike
@@ -166,6 +181,9 @@ def stream(name: str, settings: Settings) -> Figures:
         for _ in pool.stream(progress.read(count), count):
             progress.received += 1
         over.set()
+        if progress.received != count:
+            message = f"{count} jobs, but {progress.received} values"
+            raise RuntimeError(message)
         return progress.figures(time.perf_counter() - began)
 
 
@@ -212,6 +230,10 @@ def replacement(name: str, settings: Settings) -> Figures:  # noqa: ARG001
             break
     else:
         raise RuntimeError("only one worker executed jobs")
+    hang = {"problem": f"nothing executed {_HANG:.0f} s after the kill"}
+    timer = threading.Timer(_HANG, leave_with, [hang])
+    timer.daemon = True
+    timer.start()
     for pid, began in values:
         if pid not in known:
             leave_with({"ms": 1e3 * (began - killed_at)})  # some never end after a kill
