@@ -404,6 +404,17 @@ def test_a_worker_is_replaced_when_its_successor_is_ready():
     assert run.ends == {}
 
 
+def test_a_slot_never_has_three_workers():
+    run = Run(9, is_dry=False, recycle=Recycle(jobs=1))
+    assert set(run.fleet) == {1, 2}
+    assert kinds(run.ready(2)) == [do.RecallJobs, do.StopWorker, do.HandOut]
+    assert set(run.fleet) == {1, 2}
+    assert run.state.next_deadline() is None
+    run.recalled(1, beyond=1)
+    run.done(1, 1)
+    assert [start.worker_id for start in of(do.StartWorker, run.leave(1))] == [3]
+
+
 def test_no_successor_is_started_while_no_job_waits():
     run = Run(2, recycle=Recycle(jobs=2))
     assert len(run.fleet) == 1

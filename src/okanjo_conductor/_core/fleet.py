@@ -148,6 +148,8 @@ class SlotState:
     """In a row: workers that died ready, without having executed anything."""
     crashes: int = 0
     """In a row: workers that died under a job, no other job having ended in between."""
+    living: int = 0
+    """How many workers are in it, those included that were replaced and have not left."""
     not_before: float = 0.0
     """No worker is started earlier: the delay after a death without work grows."""
 
@@ -224,6 +226,7 @@ class Fleet:
         self._started += 1
         worker = Worker(WorkerId(self._started), slot, BatchSizer(self._largest_batch))
         self._workers[worker.id] = worker
+        slot.living += 1
         if slot.worker is None:
             slot.worker = worker
         else:
@@ -253,6 +256,7 @@ class Fleet:
         """Take a worker out of its slot."""
         del self._workers[worker.id]
         slot = worker.slot
+        slot.living -= 1
         if slot.successor is worker:
             slot.successor = None
         elif slot.worker is worker:

@@ -420,7 +420,7 @@ class ConductorState:
 
     def _may_retire(self, worker: Worker) -> bool:
         slot = worker.slot
-        return worker.takes_jobs and slot.worker is worker and slot.successor is None
+        return worker.takes_jobs and slot.worker is worker and slot.living == 1
 
     def _is_worn(self, worker: Worker, now: float) -> bool:
         return any(time <= now for time in self._ages_out(worker))
