@@ -280,6 +280,22 @@ def test_a_job_that_takes_long_is_reported_once():
     assert run.wait(10.0) == []
 
 
+def test_what_is_due_at_the_same_time_is_done_at_the_same_time():
+    run = Run(timeout=3.0, stuck_after=3.0)
+    run.see(1)
+    assert kinds(run.wait(3.0)) == [do.RecallJobs, do.DumpStack, do.ReportStuck]
+    assert run.state.next_deadline() == 3.0 + STACK_TIME
+
+
+def test_a_job_past_its_limit_is_reported_stuck_although_its_worker_is_being_terminated():
+    run = Run(timeout=GRACE + 0.5, stuck_after=GRACE + 1.0)
+    run.see(1)
+    run.tell(ev.AbortRequested())
+    assert kinds(run.wait(GRACE)) == [do.TerminateWorker]
+    assert kinds(run.wait(1.0)) == [do.ReportStuck]
+    assert run.state.next_deadline() == 2 * GRACE
+
+
 # Memory
 
 

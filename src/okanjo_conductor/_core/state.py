@@ -601,10 +601,11 @@ class ConductorState:
         job = self._ledger.peek(worker.id, watch.ordinal)
         if job is None:  # it was declined
             worker.watch = None
-        elif watch.expires_at is not None and watch.expires_at <= now and worker.doom is None:
+            return
+        if watch.expires_at is not None and watch.expires_at <= now and worker.doom is None:
             doom = Doom(watch.ordinal, Cause.TIMEOUT, job.timeout or 0.0)
             self._end_for(worker, doom, now)
-        elif watch.stuck_at is not None and watch.stuck_at <= now:
+        if watch.stuck_at is not None and watch.stuck_at <= now:
             watch.stuck_at = None
             self._step.commands.append(
                 do.ReportStuck(
