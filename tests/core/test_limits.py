@@ -379,6 +379,7 @@ def test_a_job_that_waits_for_its_backoff_is_cancelled():
     job_id = run.state.find("key 0")
     run.tell(ev.CancelRequested(job_id=job_id))
     assert run.ends == {0: (JobState.CANCELLED, Cause.PREEMPTED)}
+    assert [attempt.cause for attempt in run.records[-1].history] == [Cause.ERROR]
 
 
 def test_a_job_that_is_finished_is_not_found():

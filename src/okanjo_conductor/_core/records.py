@@ -38,7 +38,8 @@ class JobFailed:
     error: Exception
     place: str
     history: tuple[Attempt, ...]
-    """Every attempt, the last one included."""
+    """Every attempt; the last one is what `cause` is about, unless the job was cancelled while it
+    waited."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

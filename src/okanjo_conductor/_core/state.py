@@ -341,7 +341,8 @@ class ConductorState:
         """Finish the unwanted jobs that nobody holds; forget those that have ended otherwise."""
         for job in self._ledger.pull(self._unwanted):
             error = JobCancelledError("this job was cancelled before it was executed")
-            self._fail(job, JobState.CANCELLED, Cause.PREEMPTED, error)
+            history = self._ledger.history_of(job)
+            self._fail(job, JobState.CANCELLED, Cause.PREEMPTED, error, history=history)
         held = {i for i in self._unwanted if self._ledger.holder_of(i) is not None}
         self._unwanted = held
 
@@ -471,7 +472,7 @@ class ConductorState:
         seconds: float | None = None,
         place: str = "",
     ) -> None:
-        number = self._ledger.attempts_of(job) + 1
+        number = len(self._ledger.history_of(job)) + 1
         attempt = Attempt(number, cause, error, worker.id, seconds)
         history = self._ledger.note(job, attempt)
         state = final_state(self._policy.retry, history)
