@@ -366,6 +366,15 @@ def test_a_job_that_ends_before_it_is_cancelled_has_the_outcome_it_has():
     assert run.state.next_deadline() is None
 
 
+def test_nobody_is_ended_for_a_cancelled_job_that_has_ended_unheard():
+    run = Run(2)
+    run.tell(ev.CancelRequested(job_id=0))
+    assert run.recalled(1, beyond=2) == []
+    run.done(1, 1)
+    assert run.ends == {}
+    assert run.state.next_deadline() is None
+
+
 def test_a_cancelled_job_that_crashes_is_not_executed_again():
     run = Run(1)
     run.tell(ev.CancelRequested(job_id=0))

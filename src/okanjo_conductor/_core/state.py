@@ -239,9 +239,9 @@ class ConductorState:
             raise IllegalEventError(message)
         worker.note_recall()
         self._ledger.take_back(worker.id, event.beyond + 1)
-        for job_id in self._unwanted:
-            if (place := self._ledger.holder_of(job_id)) is not None and place[0] == worker.id:
-                self._end_for(worker, Doom(place[1], Cause.PREEMPTED), now)
+        left = self._ledger.peek(worker.id, event.beyond)
+        if left is not None and left.id in self._unwanted:  # earlier ones have ended, unheard yet
+            self._end_for(worker, Doom(event.beyond, Cause.PREEMPTED), now)
 
     def _on_worker_exited(self, event: ev.WorkerExited, now: float) -> None:
         worker = self._fleet.get(event.worker_id)
