@@ -229,6 +229,17 @@ def test_a_job_that_was_declined_after_it_was_seen_ends_nobody():
     assert run.state.next_deadline() is None
 
 
+def test_a_worker_that_was_to_be_ended_for_a_job_that_it_declines_is_spared():
+    run = Run(2, timeout=5.0)
+    run.see(1, ordinal=2)
+    assert kinds(run.wait(5.0)) == [do.RecallJobs, do.DumpStack]
+    run.done(1, 1)
+    run.tell(ev.JobsDeclined(worker_id=1, first=2, last=2))
+    assert run.state.next_deadline() is None
+    (hand_out,) = run.recalled(1, beyond=2)
+    assert hand_out.worker_id == 1
+
+
 def test_an_outcome_ends_the_watch():
     run = Run(2, timeout=5.0)
     run.see(1)

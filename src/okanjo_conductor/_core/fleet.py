@@ -116,8 +116,8 @@ class Worker:
         self.is_recalled = False
         self.kept = self.next_ordinal - 1
 
-    def note_outcome(self, first_held: Ordinal | None) -> bool:
-        """Take note that the jobs before this one have ended: they are not watched any more.
+    def note_over(self, first_held: Ordinal | None) -> bool:
+        """Take note that the jobs before this one are over: they are not watched any more.
 
         Returns:
             Whether that saved the worker, which was to be ended for one of them.

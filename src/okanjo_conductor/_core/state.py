@@ -229,8 +229,9 @@ class ConductorState:
         )
 
     def _on_jobs_declined(self, event: ev.JobsDeclined, _now: float) -> None:
-        self._fleet.get(event.worker_id)
-        self._ledger.take_back(event.worker_id, event.first, event.last)
+        worker = self._fleet.get(event.worker_id)
+        self._ledger.take_back(worker.id, event.first, event.last)
+        self._note_over(worker)
 
     def _on_jobs_recalled(self, event: ev.JobsRecalled, now: float) -> None:
         worker = self._fleet.get(event.worker_id)
@@ -655,7 +656,11 @@ class ConductorState:
     def _note_executed(self, worker: Worker, jobs: int) -> None:
         worker.executed += jobs
         worker.slot.note_work()
-        if worker.note_outcome(self._ledger.first_held(worker.id)):
+        self._note_over(worker)
+
+    def _note_over(self, worker: Worker) -> None:
+        """Spare a worker that was to be ended for a job which it does not hold any more."""
+        if worker.note_over(self._ledger.first_held(worker.id)):
             self._make_leave(worker)
 
     # Small things
