@@ -460,6 +460,19 @@ def test_no_successor_is_started_while_no_job_waits():
     assert do.EndRun in kinds(run.leave(1))
 
 
+def test_a_worker_that_is_used_up_is_replaced_for_a_job_behind_a_long_one():
+    run = Run(2, slots=2, recycle=Recycle(jobs=2))
+    run.recalled(1, beyond=1)
+    run.add(2)
+    assert [run.state._ledger.held_by(worker) for worker in (1, 2)] == [2, 2]
+    (start,) = of(do.StartWorker, run.done(2, 1, 2))
+    assert (start.worker_id, start.slot) == (3, 1)
+    commands = run.ready(3)
+    assert do.StopWorker(worker_id=2) in commands
+    assert do.RecallJobs(worker_id=1, last=3) in commands
+    assert kinds(run.recalled(1, beyond=1))[0] is do.HandOut
+
+
 def test_a_worker_is_recycled_for_its_age_and_for_its_memory():
     run = Run(8, is_dry=False, recycle=Recycle(seconds=60.0))
     assert run.state.next_deadline() == 60.0

@@ -151,7 +151,7 @@ class ConductorState:
         """When `TimePassed` is due if nothing else happens before, or None."""
         times = [time for worker in self._fleet for time in worker.deadlines()]
         if self._phase is Phase.RUNNING:
-            if self._recycles and self._ledger.queued:
+            if self._recycles:
                 times += [time for w in self._fleet for time in self._ages_out(w)]
             if (due := self._ledger.next_due) is not None:
                 times.append(due)
@@ -410,7 +410,7 @@ class ConductorState:
 
     def _recycle(self, now: float) -> None:
         """Order a successor for each worker that has done enough, while jobs wait."""
-        if not (self._recycles and self._ledger.queued):
+        if not self._recycles:
             return
         for worker in self._fleet:
             if self._is_worn(worker, now):
@@ -424,13 +424,23 @@ class ConductorState:
         slot = worker.slot
         return worker.takes_jobs and slot.worker is worker and slot.living == 1
 
+    def _is_missed(self, worker: Worker) -> bool:
+        """Whether a job waits that a successor would be given."""
+        if self._ledger.queued:
+            return True
+        return self._is_used_up(worker) and self._wants_workers()
+
+    def _is_used_up(self, worker: Worker) -> bool:
+        """Whether a worker has nothing to do and may be handed nothing more."""
+        return self._jobs_left(worker) <= 0 and not self._ledger.held_by(worker.id)
+
     def _is_worn(self, worker: Worker, now: float) -> bool:
         return any(time <= now for time in self._ages_out(worker))
 
     def _ages_out(self, worker: Worker) -> Iterator[float]:
         """Yield when a worker has done enough; times in the past if it has."""
         recycle, not_before = self._policy.recycle, worker.slot.not_before
-        if not self._may_retire(worker) or worker.ready_at is None:
+        if worker.ready_at is None or not (self._may_retire(worker) and self._is_missed(worker)):
             return
         if self._jobs_left(worker) <= 0 or (recycle.rss is not None and worker.rss > recycle.rss):
             yield not_before
@@ -443,7 +453,7 @@ class ConductorState:
         for worker in self._fleet.takers():
             held = self._ledger.held_by(worker.id)
             if not held:
-                waiting -= 1
+                waiting -= self._jobs_left(worker) > 0
             elif self._can_give(worker):
                 waiting += held - 1
         return waiting > 0
