@@ -423,6 +423,18 @@ def test_a_job_that_is_to_be_ended_anyway_is_cancelled_too():
     assert run.ends == {0: (JobState.FAILED, Cause.TIMEOUT)}
 
 
+def test_a_job_is_cancelled_although_its_worker_was_to_be_ended_for_an_earlier_one():
+    run = Run(2, timeout=5.0)
+    run.see(1)
+    run.wait(5.0)
+    run.recalled(1, beyond=2)
+    run.tell(ev.CancelRequested(job_id=1))
+    assert kinds(run.recalled(1, beyond=2)) == [do.RecallJobs, do.TerminateWorker]
+    run.done(1, 1)
+    run.die(1, claimed=2)
+    assert run.ends == {1: (JobState.CANCELLED, Cause.PREEMPTED)}
+
+
 # Recycling
 
 

@@ -630,8 +630,9 @@ class ConductorState:
 
     def _end_for(self, worker: Worker, doom: Doom, now: float) -> None:
         """End a worker for what its job does, and take the others from it before."""
-        if worker.doom is not None or worker.was_terminated:
-            return
+        before = worker.doom
+        if worker.was_terminated or (before is not None and before.ordinal >= doom.ordinal):
+            return  # who was meant for an earlier job has ended that: it has started this one
         self._recall_from(worker)
         worker.doom = doom
         worker.steps = deque(steps_for(doom, self._policy, now))
