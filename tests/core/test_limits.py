@@ -610,6 +610,19 @@ def test_a_job_that_crashes_in_a_drain_is_charged_and_given_back():
     assert run.ends == {}
 
 
+def test_a_job_whose_worker_is_ended_in_a_drain_for_another_one_is_given_back():
+    run = Run(2, timeout=5.0)
+    run.see(1)
+    run.wait(5.0)
+    run.wait_until_due()
+    run.tell(ev.DrainRequested())
+    run.recalled(1, beyond=2)
+    run.done(1, 1)
+    (returned,) = of(do.ReturnJobs, run.die(1, claimed=2))
+    assert [job.id for job in returned.jobs] == [1]
+    assert run.ends == {}
+
+
 def test_a_drain_of_a_run_that_ends_anyway_is_ignored():
     run = Run(1)
     run.done(1, 1)

@@ -487,7 +487,7 @@ class ConductorState:
         attempt = Attempt(number, cause, error, worker.id, seconds)
         history = self._ledger.note(job, attempt)
         state = final_state(self._policy.retry, history)
-        if cause is Cause.PREEMPTED and (self._is_stopping or job.id in self._unwanted):
+        if cause is Cause.PREEMPTED and (job.id in self._unwanted or self._ends_jobs(now)):
             state = JobState.CANCELLED
         if state is not None:
             self._fail(job, state, cause, error, history=history, worker=worker, place=place)
@@ -544,6 +544,12 @@ class ConductorState:
     @property
     def _is_stopping(self) -> bool:
         return self._phase in (Phase.DRAINING, Phase.ABORTING)
+
+    def _ends_jobs(self, now: float) -> bool:
+        """Whether what is still being executed is ended for the sake of the whole run."""
+        if self._phase is Phase.DRAINING:
+            return self._leave_by is not None and self._leave_by <= now
+        return self._phase is Phase.ABORTING
 
     def _end(self, now: float) -> None:
         self._phase = Phase.ENDING
