@@ -508,6 +508,21 @@ def test_a_successor_that_cannot_start_ends_the_run_although_the_old_one_works()
     assert isinstance(end.error, WorkerStartError)
 
 
+def test_the_work_of_the_old_one_does_not_excuse_successors_that_cannot_start():
+    run = Run(50, is_dry=False, recycle=Recycle(seconds=60.0))
+    run.wait(60.0)
+    waits = []
+    for worker in (2, 3, 4):
+        run.die(worker, code=1, signal=None, detail="no")
+        run.done(1, worker - 1)
+        if worker + 1 not in run.fleet and run.state._phase.name == "RUNNING":
+            waits.append(run.state.next_deadline() - run.now)
+            run.wait_until_due()
+    assert waits == pytest.approx([0.1])
+    (end,) = of(do.EndRun, run.leave(1))
+    assert isinstance(end.error, WorkerStartError)
+
+
 def test_when_the_old_one_dies_first_its_successor_takes_its_place():
     run = Run(8, is_dry=False, recycle=Recycle(seconds=60.0))
     run.wait(60.0)

@@ -146,6 +146,8 @@ class SlotState:
     """In a row: workers that died before they were ready."""
     idle_deaths: int = 0
     """In a row: workers that died ready, without having executed anything."""
+    newest_dead: int = 0
+    """The youngest worker of both rows."""
     crashes: int = 0
     """In a row: workers that died under a job, no other job having ended in between."""
     living: int = 0
@@ -158,8 +160,9 @@ class SlotState:
         """Whether another start would only hide the cause."""
         return self.failed_starts >= MAX_FAILED_STARTS or self.idle_deaths >= MAX_IDLE_DEATHS
 
-    def note_death(self, *, was_ready: bool, now: float) -> None:
+    def note_death(self, worker_id: WorkerId, *, was_ready: bool, now: float) -> None:
         """Take note that a worker died without having executed anything."""
+        self.newest_dead = max(self.newest_dead, worker_id)
         if was_ready:
             self.failed_starts = 0
             self.idle_deaths += 1
@@ -178,9 +181,12 @@ class SlotState:
             delay = min(_FIRST_DELAY * 2 ** (min(extra, 32) - 1), _LONGEST_CRASH_DELAY)
             self.not_before = now + delay
 
-    def note_work(self) -> None:
-        """Take note that a job has ended and left its worker alive."""
-        if self.successor is None:
+    def note_work(self, worker_id: WorkerId) -> None:
+        """Take note that a job has ended and left its worker alive.
+
+        That a worker works says nothing of those who were started after it and died.
+        """
+        if worker_id > self.newest_dead:
             self.failed_starts = self.idle_deaths = 0
             self.not_before = 0.0
         self.crashes = 0

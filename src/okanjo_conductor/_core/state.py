@@ -532,7 +532,7 @@ class ConductorState:
 
     def _note_idle_death(self, worker: Worker, event: ev.WorkerExited, now: float) -> None:
         slot = worker.slot
-        slot.note_death(was_ready=worker.was_ready, now=now)
+        slot.note_death(worker.id, was_ready=worker.was_ready, now=now)
         if slot.is_failing:
             detail = event.detail or f"the worker {describe_exit(event.code, event.signal)}"
             deaths = slot.failed_starts or slot.idle_deaths
@@ -672,7 +672,7 @@ class ConductorState:
 
     def _note_executed(self, worker: Worker, jobs: int) -> None:
         worker.executed += jobs
-        worker.slot.note_work()
+        worker.slot.note_work(worker.id)
         self._note_over(worker)
 
     def _note_over(self, worker: Worker) -> None:
