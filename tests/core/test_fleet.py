@@ -82,7 +82,7 @@ def test_the_wait_after_failed_starts_doubles():
     (slot,) = Fleet(1).slots
     waits = []
     for _ in range(MAX_FAILED_STARTS):
-        slot.note_death(was_ready=False, now=10.0)
+        slot.note_death(1, was_ready=False, now=10.0)
         waits.append(max(slot.not_before - 10.0, 0.0))
     assert waits == pytest.approx([0.0, 0.1, 0.2])
     assert slot.is_failing
@@ -93,7 +93,7 @@ def test_the_wait_after_idle_deaths_doubles_up_to_five_seconds():
     waits = []
     for _ in range(MAX_IDLE_DEATHS):
         assert not slot.is_failing
-        slot.note_death(was_ready=True, now=10.0)
+        slot.note_death(1, was_ready=True, now=10.0)
         waits.append(max(slot.not_before - 10.0, 0.0))
     assert waits == pytest.approx([0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0])
     assert slot.is_failing
@@ -102,16 +102,25 @@ def test_the_wait_after_idle_deaths_doubles_up_to_five_seconds():
 def test_a_worker_that_was_ready_ends_the_row_of_failed_starts():
     (slot,) = Fleet(1).slots
     for _ in range(MAX_FAILED_STARTS - 1):
-        slot.note_death(was_ready=False, now=0.0)
-    slot.note_death(was_ready=True, now=0.0)
-    slot.note_death(was_ready=False, now=0.0)
+        slot.note_death(1, was_ready=False, now=0.0)
+    slot.note_death(1, was_ready=True, now=0.0)
+    slot.note_death(1, was_ready=False, now=0.0)
     assert not slot.is_failing
     assert (slot.failed_starts, slot.idle_deaths) == (1, 1)
+
+
+def test_a_worker_that_was_started_later_and_works_ends_the_row_of_failed_starts():
+    (slot,) = Fleet(1).slots
+    slot.note_death(1, was_ready=False, now=0.0)
+    slot.note_death(2, was_ready=False, now=0.0)
+    slot.note_work(3)
+    slot.note_death(4, was_ready=False, now=0.0)
+    assert not slot.is_failing
 
 
 def test_work_makes_a_slot_as_good_as_new():
     (slot,) = Fleet(1).slots
     for was_ready in (True, True, False, False):
-        slot.note_death(was_ready=was_ready, now=5.0)
-    slot.note_work()
+        slot.note_death(1, was_ready=was_ready, now=5.0)
+    slot.note_work(2)
     assert (slot.failed_starts, slot.idle_deaths, slot.not_before) == (0, 0, 0.0)

@@ -229,6 +229,17 @@ def test_a_job_that_was_declined_after_it_was_seen_ends_nobody():
     assert run.state.next_deadline() is None
 
 
+def test_a_worker_that_was_to_be_ended_for_a_job_that_it_declines_is_spared():
+    run = Run(2, timeout=5.0)
+    run.see(1, ordinal=2)
+    assert kinds(run.wait(5.0)) == [do.RecallJobs, do.DumpStack]
+    run.done(1, 1)
+    run.tell(ev.JobsDeclined(worker_id=1, first=2, last=2))
+    assert run.state.next_deadline() is None
+    (hand_out,) = run.recalled(1, beyond=2)
+    assert hand_out.worker_id == 1
+
+
 def test_an_outcome_ends_the_watch():
     run = Run(2, timeout=5.0)
     run.see(1)
@@ -278,6 +289,22 @@ def test_a_job_that_takes_long_is_reported_once():
     assert report == do.ReportStuck(worker_id=1, slot=0, key="key 0", seconds=3.5)
     assert run.state.next_deadline() is None
     assert run.wait(10.0) == []
+
+
+def test_what_is_due_at_the_same_time_is_done_at_the_same_time():
+    run = Run(timeout=3.0, stuck_after=3.0)
+    run.see(1)
+    assert kinds(run.wait(3.0)) == [do.RecallJobs, do.DumpStack, do.ReportStuck]
+    assert run.state.next_deadline() == 3.0 + STACK_TIME
+
+
+def test_a_job_past_its_limit_is_reported_stuck_although_its_worker_is_being_terminated():
+    run = Run(timeout=GRACE + 0.5, stuck_after=GRACE + 1.0)
+    run.see(1)
+    run.tell(ev.AbortRequested())
+    assert kinds(run.wait(GRACE)) == [do.TerminateWorker]
+    assert kinds(run.wait(1.0)) == [do.ReportStuck]
+    assert run.state.next_deadline() == 2 * GRACE
 
 
 # Memory
@@ -350,6 +377,15 @@ def test_a_job_that_ends_before_it_is_cancelled_has_the_outcome_it_has():
     assert run.state.next_deadline() is None
 
 
+def test_nobody_is_ended_for_a_cancelled_job_that_has_ended_unheard():
+    run = Run(2)
+    run.tell(ev.CancelRequested(job_id=0))
+    assert run.recalled(1, beyond=2) == []
+    run.done(1, 1)
+    assert run.ends == {}
+    assert run.state.next_deadline() is None
+
+
 def test_a_cancelled_job_that_crashes_is_not_executed_again():
     run = Run(1)
     run.tell(ev.CancelRequested(job_id=0))
@@ -363,6 +399,7 @@ def test_a_job_that_waits_for_its_backoff_is_cancelled():
     job_id = run.state.find("key 0")
     run.tell(ev.CancelRequested(job_id=job_id))
     assert run.ends == {0: (JobState.CANCELLED, Cause.PREEMPTED)}
+    assert [attempt.cause for attempt in run.records[-1].history] == [Cause.ERROR]
 
 
 def test_a_job_that_is_finished_is_not_found():
@@ -386,6 +423,18 @@ def test_a_job_that_is_to_be_ended_anyway_is_cancelled_too():
     assert run.ends == {0: (JobState.FAILED, Cause.TIMEOUT)}
 
 
+def test_a_job_is_cancelled_although_its_worker_was_to_be_ended_for_an_earlier_one():
+    run = Run(2, timeout=5.0)
+    run.see(1)
+    run.wait(5.0)
+    run.recalled(1, beyond=2)
+    run.tell(ev.CancelRequested(job_id=1))
+    assert kinds(run.recalled(1, beyond=2)) == [do.RecallJobs, do.TerminateWorker]
+    run.done(1, 1)
+    run.die(1, claimed=2)
+    assert run.ends == {1: (JobState.CANCELLED, Cause.PREEMPTED)}
+
+
 # Recycling
 
 
@@ -404,12 +453,36 @@ def test_a_worker_is_replaced_when_its_successor_is_ready():
     assert run.ends == {}
 
 
+def test_a_slot_never_has_three_workers():
+    run = Run(9, is_dry=False, recycle=Recycle(jobs=1))
+    assert set(run.fleet) == {1, 2}
+    assert kinds(run.ready(2)) == [do.RecallJobs, do.StopWorker, do.HandOut]
+    assert set(run.fleet) == {1, 2}
+    assert run.state.next_deadline() is None
+    run.recalled(1, beyond=1)
+    run.done(1, 1)
+    assert [start.worker_id for start in of(do.StartWorker, run.leave(1))] == [3]
+
+
 def test_no_successor_is_started_while_no_job_waits():
     run = Run(2, recycle=Recycle(jobs=2))
     assert len(run.fleet) == 1
     run.done(1, 1, 2)
     run.dry()
     assert do.EndRun in kinds(run.leave(1))
+
+
+def test_a_worker_that_is_used_up_is_replaced_for_a_job_behind_a_long_one():
+    run = Run(2, slots=2, recycle=Recycle(jobs=2))
+    run.recalled(1, beyond=1)
+    run.add(2)
+    assert [run.state._ledger.held_by(worker) for worker in (1, 2)] == [2, 2]
+    (start,) = of(do.StartWorker, run.done(2, 1, 2))
+    assert (start.worker_id, start.slot) == (3, 1)
+    commands = run.ready(3)
+    assert do.StopWorker(worker_id=2) in commands
+    assert do.RecallJobs(worker_id=1, last=3) in commands
+    assert kinds(run.recalled(1, beyond=1))[0] is do.HandOut
 
 
 def test_a_worker_is_recycled_for_its_age_and_for_its_memory():
@@ -431,6 +504,21 @@ def test_a_successor_that_cannot_start_ends_the_run_although_the_old_one_works()
         if run.state.next_deadline():
             run.wait_until_due()
     assert do.StopWorker in kinds(commands)
+    (end,) = of(do.EndRun, run.leave(1))
+    assert isinstance(end.error, WorkerStartError)
+
+
+def test_the_work_of_the_old_one_does_not_excuse_successors_that_cannot_start():
+    run = Run(50, is_dry=False, recycle=Recycle(seconds=60.0))
+    run.wait(60.0)
+    waits = []
+    for worker in (2, 3, 4):
+        run.die(worker, code=1, signal=None, detail="no")
+        run.done(1, worker - 1)
+        if worker + 1 not in run.fleet and run.state._phase.name == "RUNNING":
+            waits.append(run.state.next_deadline() - run.now)
+            run.wait_until_due()
+    assert waits == pytest.approx([0.1])
     (end,) = of(do.EndRun, run.leave(1))
     assert isinstance(end.error, WorkerStartError)
 
@@ -534,6 +622,19 @@ def test_a_job_that_crashes_in_a_drain_is_charged_and_given_back():
     run.tell(ev.DrainRequested())
     _, returned, _ = run.die(1, claimed=1, signal="SIGSEGV")
     assert [job.id for job in returned.jobs] == [0]
+    assert run.ends == {}
+
+
+def test_a_job_whose_worker_is_ended_in_a_drain_for_another_one_is_given_back():
+    run = Run(2, timeout=5.0)
+    run.see(1)
+    run.wait(5.0)
+    run.wait_until_due()
+    run.tell(ev.DrainRequested())
+    run.recalled(1, beyond=2)
+    run.done(1, 1)
+    (returned,) = of(do.ReturnJobs, run.die(1, claimed=2))
+    assert [job.id for job in returned.jobs] == [1]
     assert run.ends == {}
 
 

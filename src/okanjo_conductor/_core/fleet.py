@@ -115,8 +115,8 @@ class Worker(Plain):
         self.is_recalled = False
         self.kept = self.next_ordinal - 1
 
-    def note_outcome(self, first_held: Ordinal | None) -> bool:
-        """Take note that the jobs before this one have ended: they are not watched any more.
+    def note_over(self, first_held: Ordinal | None) -> bool:
+        """Take note that the jobs before this one are over: they are not watched any more.
 
         Returns:
             Whether that saved the worker, which was to be ended for one of them.
@@ -144,8 +144,12 @@ class SlotState(Plain):
     """In a row: workers that died before they were ready."""
     idle_deaths: int = 0
     """In a row: workers that died ready, without having executed anything."""
+    newest_dead: int = 0
+    """The youngest worker of both rows."""
     crashes: int = 0
     """In a row: workers that died under a job, no other job having ended in between."""
+    living: int = 0
+    """How many workers are in it, those included that were replaced and have not left."""
     not_before: float = 0.0
     """No worker is started earlier: the delay after a death without work grows."""
 
@@ -154,8 +158,9 @@ class SlotState(Plain):
         """Whether another start would only hide the cause."""
         return self.failed_starts >= MAX_FAILED_STARTS or self.idle_deaths >= MAX_IDLE_DEATHS
 
-    def note_death(self, *, was_ready: bool, now: float) -> None:
+    def note_death(self, worker_id: WorkerId, *, was_ready: bool, now: float) -> None:
         """Take note that a worker died without having executed anything."""
+        self.newest_dead = max(self.newest_dead, worker_id)
         if was_ready:
             self.failed_starts = 0
             self.idle_deaths += 1
@@ -174,9 +179,12 @@ class SlotState(Plain):
             delay = min(_FIRST_DELAY * 2 ** (min(extra, 32) - 1), _LONGEST_CRASH_DELAY)
             self.not_before = now + delay
 
-    def note_work(self) -> None:
-        """Take note that a job has ended and left its worker alive."""
-        if self.successor is None:
+    def note_work(self, worker_id: WorkerId) -> None:
+        """Take note that a job has ended and left its worker alive.
+
+        That a worker works says nothing of those who were started after it and died.
+        """
+        if worker_id > self.newest_dead:
             self.failed_starts = self.idle_deaths = 0
             self.not_before = 0.0
         self.crashes = 0
@@ -222,6 +230,7 @@ class Fleet:
         self._started += 1
         worker = Worker(WorkerId(self._started), slot, BatchSizer(self._largest_batch))
         self._workers[worker.id] = worker
+        slot.living += 1
         if slot.worker is None:
             slot.worker = worker
         else:
@@ -251,6 +260,7 @@ class Fleet:
         """Take a worker out of its slot."""
         del self._workers[worker.id]
         slot = worker.slot
+        slot.living -= 1
         if slot.successor is worker:
             slot.successor = None
         elif slot.worker is worker:

@@ -315,9 +315,9 @@ class Ledger:
         history.append(attempt)
         return tuple(history)
 
-    def attempts_of(self, job: Job) -> int:
-        """How many attempts of this job have ended badly."""
-        return len(self._histories.get(job.id, ()))
+    def history_of(self, job: Job) -> tuple[Attempt, ...]:
+        """Return the attempts of this job that have ended badly."""
+        return tuple(self._histories.get(job.id, ()))
 
     def close(self, job: Job) -> None:
         """Forget the history of a job that has its outcome."""

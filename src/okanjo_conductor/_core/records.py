@@ -37,7 +37,8 @@ class JobFailed(Named):
     error: Exception
     place: str
     history: tuple[Attempt, ...]
-    """Every attempt, the last one included."""
+    """Every attempt; the last one is what `cause` is about, unless the job was cancelled while it
+    waited."""
 
 
 class JobRetried(Named):

@@ -155,7 +155,7 @@ class ConductorState:
         """When `TimePassed` is due if nothing else happens before, or None."""
         times = [time for worker in self._fleet for time in worker.deadlines()]
         if self._phase is Phase.RUNNING:
-            if self._recycles and self._ledger.queued:
+            if self._recycles:
                 times += [time for w in self._fleet for time in self._ages_out(w)]
             if (due := self._ledger.next_due) is not None:
                 times.append(due)
@@ -233,8 +233,9 @@ class ConductorState:
         )
 
     def _on_jobs_declined(self, event: ev.JobsDeclined, _now: float) -> None:
-        self._fleet.get(event.worker_id)
-        self._ledger.take_back(event.worker_id, event.first, event.last)
+        worker = self._fleet.get(event.worker_id)
+        self._ledger.take_back(worker.id, event.first, event.last)
+        self._note_over(worker)
 
     def _on_jobs_recalled(self, event: ev.JobsRecalled, now: float) -> None:
         worker = self._fleet.get(event.worker_id)
@@ -243,9 +244,9 @@ class ConductorState:
             raise IllegalEventError(message)
         worker.note_recall()
         self._ledger.take_back(worker.id, event.beyond + 1)
-        for job_id in self._unwanted:
-            if (place := self._ledger.holder_of(job_id)) is not None and place[0] == worker.id:
-                self._end_for(worker, Doom(place[1], Cause.PREEMPTED), now)
+        left = self._ledger.peek(worker.id, event.beyond)
+        if left is not None and left.id in self._unwanted:  # earlier ones have ended, unheard yet
+            self._end_for(worker, Doom(event.beyond, Cause.PREEMPTED), now)
 
     def _on_worker_exited(self, event: ev.WorkerExited, now: float) -> None:
         worker = self._fleet.get(event.worker_id)
@@ -345,7 +346,8 @@ class ConductorState:
         """Finish the unwanted jobs that nobody holds; forget those that have ended otherwise."""
         for job in self._ledger.pull(self._unwanted):
             error = JobCancelledError("this job was cancelled before it was executed")
-            self._fail(job, JobState.CANCELLED, Cause.PREEMPTED, error)
+            history = self._ledger.history_of(job)
+            self._fail(job, JobState.CANCELLED, Cause.PREEMPTED, error, history=history)
         held = {i for i in self._unwanted if self._ledger.holder_of(i) is not None}
         self._unwanted = held
 
@@ -412,7 +414,7 @@ class ConductorState:
 
     def _recycle(self, now: float) -> None:
         """Order a successor for each worker that has done enough, while jobs wait."""
-        if not (self._recycles and self._ledger.queued):
+        if not self._recycles:
             return
         for worker in self._fleet:
             if self._is_worn(worker, now):
@@ -424,7 +426,17 @@ class ConductorState:
 
     def _may_retire(self, worker: Worker) -> bool:
         slot = worker.slot
-        return worker.takes_jobs and slot.worker is worker and slot.successor is None
+        return worker.takes_jobs and slot.worker is worker and slot.living == 1
+
+    def _is_missed(self, worker: Worker) -> bool:
+        """Whether a job waits that a successor would be given."""
+        if self._ledger.queued:
+            return True
+        return self._is_used_up(worker) and self._wants_workers()
+
+    def _is_used_up(self, worker: Worker) -> bool:
+        """Whether a worker has nothing to do and may be handed nothing more."""
+        return self._jobs_left(worker) <= 0 and not self._ledger.held_by(worker.id)
 
     def _is_worn(self, worker: Worker, now: float) -> bool:
         return any(time <= now for time in self._ages_out(worker))
@@ -432,7 +444,7 @@ class ConductorState:
     def _ages_out(self, worker: Worker) -> Iterator[float]:
         """Yield when a worker has done enough; times in the past if it has."""
         recycle, not_before = self._policy.recycle, worker.slot.not_before
-        if not self._may_retire(worker) or worker.ready_at is None:
+        if worker.ready_at is None or not (self._may_retire(worker) and self._is_missed(worker)):
             return
         if self._jobs_left(worker) <= 0 or (recycle.rss is not None and worker.rss > recycle.rss):
             yield not_before
@@ -445,7 +457,7 @@ class ConductorState:
         for worker in self._fleet.takers():
             held = self._ledger.held_by(worker.id)
             if not held:
-                waiting -= 1
+                waiting -= self._jobs_left(worker) > 0
             elif self._can_give(worker):
                 waiting += held - 1
         return waiting > 0
@@ -479,11 +491,11 @@ class ConductorState:
         seconds: float | None = None,
         place: str = "",
     ) -> None:
-        number = self._ledger.attempts_of(job) + 1
+        number = len(self._ledger.history_of(job)) + 1
         attempt = Attempt(number, cause, error, worker.id, seconds)
         history = self._ledger.note(job, attempt)
         state = final_state(self._policy.retry, history)
-        if cause is Cause.PREEMPTED and (self._is_stopping or job.id in self._unwanted):
+        if cause is Cause.PREEMPTED and (job.id in self._unwanted or self._ends_jobs(now)):
             state = JobState.CANCELLED
         if state is not None:
             self._fail(job, state, cause, error, history=history, worker=worker, place=place)
@@ -528,7 +540,7 @@ class ConductorState:
 
     def _note_idle_death(self, worker: Worker, event: ev.WorkerExited, now: float) -> None:
         slot = worker.slot
-        slot.note_death(was_ready=worker.was_ready, now=now)
+        slot.note_death(worker.id, was_ready=worker.was_ready, now=now)
         if slot.is_failing:
             detail = event.detail or f"the worker {describe_exit(event.code, event.signal)}"
             deaths = slot.failed_starts or slot.idle_deaths
@@ -540,6 +552,12 @@ class ConductorState:
     @property
     def _is_stopping(self) -> bool:
         return self._phase in (Phase.DRAINING, Phase.ABORTING)
+
+    def _ends_jobs(self, now: float) -> bool:
+        """Whether what is still being executed is ended for the sake of the whole run."""
+        if self._phase is Phase.DRAINING:
+            return self._leave_by is not None and self._leave_by <= now
+        return self._phase is Phase.ABORTING
 
     def _end(self, now: float) -> None:
         self._phase = Phase.ENDING
@@ -609,10 +627,11 @@ class ConductorState:
         job = self._ledger.peek(worker.id, watch.ordinal)
         if job is None:  # it was declined
             worker.watch = None
-        elif watch.expires_at is not None and watch.expires_at <= now and worker.doom is None:
+            return
+        if watch.expires_at is not None and watch.expires_at <= now and worker.doom is None:
             doom = Doom(watch.ordinal, Cause.TIMEOUT, job.timeout or 0.0)
             self._end_for(worker, doom, now)
-        elif watch.stuck_at is not None and watch.stuck_at <= now:
+        if watch.stuck_at is not None and watch.stuck_at <= now:
             watch.stuck_at = None
             self._step.commands.append(
                 do.ReportStuck(
@@ -625,8 +644,9 @@ class ConductorState:
 
     def _end_for(self, worker: Worker, doom: Doom, now: float) -> None:
         """End a worker for what its job does, and take the others from it before."""
-        if worker.doom is not None or worker.was_terminated:
-            return
+        before = worker.doom
+        if worker.was_terminated or (before is not None and before.ordinal >= doom.ordinal):
+            return  # who was meant for an earlier job has ended that: it has started this one
         self._recall_from(worker)
         worker.doom = doom
         worker.steps = deque(steps_for(doom, self._policy, now))
@@ -660,8 +680,12 @@ class ConductorState:
 
     def _note_executed(self, worker: Worker, jobs: int) -> None:
         worker.executed += jobs
-        worker.slot.note_work()
-        if worker.note_outcome(self._ledger.first_held(worker.id)):
+        worker.slot.note_work(worker.id)
+        self._note_over(worker)
+
+    def _note_over(self, worker: Worker) -> None:
+        """Spare a worker that was to be ended for a job which it does not hold any more."""
+        if worker.note_over(self._ledger.first_held(worker.id)):
             self._make_leave(worker)
 
     # Small things

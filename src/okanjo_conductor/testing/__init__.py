@@ -11,8 +11,8 @@ The package never imports it.
 """
 
 from okanjo_conductor.testing._kills import Kill, kill_worker_at
+from okanjo_conductor.testing._promises import BrokenPromiseError
 from okanjo_conductor.testing._simulation import SimulatedWorld, SimulationReport, simulate
-from okanjo_conductor.testing._world import BrokenPromiseError
 from okanjo_conductor.testing.jobs import FateError, FateWorker, meet_fate
 
 __all__ = [

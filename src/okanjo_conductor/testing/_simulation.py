@@ -26,9 +26,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core import records as rec
+from okanjo_conductor._core.endings import STACK_TIME
 from okanjo_conductor._core.state import Phase
-from okanjo_conductor._types import Cause, JobState, Retry, WorkerId
-from okanjo_conductor.testing._world import BrokenPromiseError, SimWorker, World, require
+from okanjo_conductor._io import cells
+from okanjo_conductor._types import Cause, JobState, Ordinal, Recycle, Retry, WorkerId
+from okanjo_conductor.testing._promises import BrokenPromiseError, require
+from okanjo_conductor.testing._world import GRACE, SimWorker, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -40,10 +43,22 @@ _MOST_STEPS = 20_000
 _LAST_STRIKE = (30, 100, 300)
 """Faults strike before that step of the world, so that short and long schedules get their share."""
 _TICK = 0.02
-_MILLISECONDS: tuple[tuple[int, ...], ...] = ((0,), (0, 1), (0, 0, 1, 5), (1, 5, 20), (0, 0, 0, 90))
+_MILLISECONDS: tuple[tuple[int, ...], ...] = (
+    (0,),
+    (0, 1),
+    (0, 0, 1, 5),
+    (1, 5, 20),
+    (0, 0, 0, 90),
+    (0, 250),
+)
 """Delays to draw from; a schedule uses one row for messages and one for steps of workers."""
 _PACES = ((1_000,), (1_000, 500_000), (4_000_000,), (1_000, 60_000_000))
 """Nanoseconds that jobs say they took, for batches that are large, middle-sized and small."""
+_MODEST, _WORN, _HUGE = 50, 150, 300
+"""Bytes of memory: few, enough to be recycled, more than may be."""
+_MOST_RSS, _RECYCLE_RSS = 200, 100
+_PATIENCE = 5.0
+"""Seconds until a job that hangs is cancelled."""
 _FREEZE = 40.0
 """Seconds until a frozen worker is thawed or killed by somebody: beyond every grace."""
 
@@ -93,6 +108,15 @@ class SimProcess(SimWorker):
     """It ignores SIGTERM."""
     is_leaving: bool = False
     """It has read that it shall stop."""
+    is_hanging: bool = False
+    """Its job never ends by itself."""
+    is_looked_at: bool = False
+    told: int = 0
+    """The ordinal that the core was last told to be executed."""
+    is_oom: bool = False
+    """The kernel ended it for want of memory."""
+    pending_interrupt: int = 0
+    """Came while it was frozen: the ordinal."""
     is_ticking: bool = False
     """Its result pipe will be looked at."""
     pending_signal: str | None = None
@@ -135,7 +159,9 @@ class SimulatedWorld(World):
         super().__init__(
             slots=drawn_slots if slots is None else slots,
             retry=drawn_retry if retry is None else retry,
+            **_draw_limits(chance),
         )
+        self._timeouts = chance.choice(_TIMEOUTS)
         self.lines: list[str] | None = [] if trace else None
         self.happened: Counter[str] = Counter()
         self.steps = 0
@@ -151,6 +177,8 @@ class SimulatedWorld(World):
         self._pauses = chance.choice(_MILLISECONDS)
         self._paces = chance.choice(_PACES)
         self._due: list[_Entry] = []
+        self._is_changed = False
+        """Whether the core was handed anything since the books were compared."""
         self._timer: float | None = None
         self._fates: dict[int, str] = {}
         self._unhappy: set[int] = set()
@@ -162,7 +190,10 @@ class SimulatedWorld(World):
         chance, last = self.chance, self.chance.choice(_LAST_STRIKE)
         strikes: dict[int, list[str]] = {}
         for name, (most, _) in FAULTS.items():
-            for _ in range(chance.choice((0, 0, 0, 1, most))):
+            times = chance.choice((0, 0, 0, 1, most))
+            if name in _STOPS and self._one_in(2):
+                times = 0
+            for _ in range(times):
                 step = chance.randrange(1, last)
                 if name in names:
                     strikes.setdefault(step, []).append(name)
@@ -185,6 +216,8 @@ class SimulatedWorld(World):
             for name in self._strikes.get(self.steps, ()):
                 self._strike(name)
             self._take_step()
+        if self.is_over_budget:
+            self._happens("over budget")
         self.check_end()
         self._check_nothing_is_left()
         return self._report()
@@ -218,10 +251,14 @@ class SimulatedWorld(World):
         """Hand the core one event and do what it says."""
         if self.lines is not None:
             self.lines.append(f"{self.now:9.3f}  ── {event}")
+        self._is_changed = True
         super().deliver(event)
 
     def _settle(self) -> None:
-        """Compare the books and set the timer."""
+        """Compare the books and set the timer, if the core was handed anything."""
+        if not self._is_changed:
+            return
+        self._is_changed = False
         self.check()
         due = None if self.is_over else self.state.next_deadline()
         if due is not None and due != self._timer:
@@ -231,6 +268,7 @@ class SimulatedWorld(World):
     def _on_timer(self, due: float) -> None:
         if self._timer == due:
             self._timer = None
+            self.now = max(self.now, due)  # not a rounding error less
             self.send_time()
 
     def _happens(self, name: str) -> None:
@@ -245,12 +283,18 @@ class SimulatedWorld(World):
 
     def _receive(self, record: rec.Record) -> None:
         super()._receive(record)
+        if isinstance(record, rec.JobRetried):
+            self._happens(f"cause {record.attempt.cause.value}")
+        elif isinstance(record, rec.JobFailed):
+            self._happens(f"cause {record.cause.value}")
         may_fill = self.phase is Phase.RUNNING and not self.is_source_broken
         if self._late_fills and may_fill and self._one_in(5):
             self._late_fills -= 1
             self.source.append("job")  # in silence, as an iterator does that waits for outcomes
 
     def _make_worker(self, command: do.StartWorker) -> SimProcess:
+        if any(w.slot == command.slot and not w.is_stopping for w in self.workers.values()):
+            self._happens("recycled")
         worker = SimProcess(command.worker_id, command.slot)
         worker.is_deaf = self._one_in(10)
         self._at(self._lag(), self._boot, worker)
@@ -269,6 +313,7 @@ class SimulatedWorld(World):
         """Accept a job, and draw its fate."""
         job = super().make_job()
         (self._fates[job.id],) = self.chance.choices(self._fate_names, self._fate_weights)
+        job.timeout = self.chance.choice(self._timeouts)
         return job
 
     def _send_jobs(self, worker: SimWorker, ordinals: range) -> None:
@@ -293,6 +338,19 @@ class SimulatedWorld(World):
         else:
             self._happens("start withdrawn")
             self._die(worker, code=0)
+
+    def _dump_stack(self, command: do.DumpStack) -> None:
+        super()._dump_stack(command)
+        self._happens("stack taken")
+
+    def _interrupt_job(self, command: do.InterruptJob) -> None:
+        super()._interrupt_job(command)
+        worker = self._process(command.worker_id)
+        self._at(self._lag(), self._interrupt, worker, command.ordinal)
+
+    def _report_stuck(self, command: do.ReportStuck) -> None:
+        super()._report_stuck(command)
+        self._happens("reported stuck")
 
     def _terminate_worker(self, command: do.TerminateWorker) -> None:
         super()._terminate_worker(command)
@@ -347,6 +405,29 @@ class SimulatedWorld(World):
         if worker.id in self.workers:
             self.hear(worker)
 
+    # What the shell sees unasked
+
+    def _look(self, worker: SimProcess, claimed: int = 0, since: float = 0.0) -> None:
+        """Look at a worker's claim, twice at least, and tell the core if it is the same."""
+        worker.is_looked_at = False
+        ordinal = cells.last_started(worker.cells)
+        if worker.id not in self.workers or ordinal is None or ordinal == worker.told:
+            return
+        if ordinal == claimed:
+            worker.told = ordinal
+            self.see(worker, ordinal, since)
+        else:
+            self._look_in(_TICK, worker, ordinal, self.now)
+
+    def _look_in(self, delay: float, worker: SimProcess, *seen: float) -> None:
+        if not worker.is_looked_at:
+            worker.is_looked_at = True
+            self._at(delay, self._look, worker, *seen)
+
+    def _measure(self, worker: SimProcess, rss: int) -> None:
+        if worker.id in self.workers and not worker.is_dead:
+            self.measure(worker, rss)
+
     # A worker's life
 
     def _boot(self, worker: SimProcess) -> None:
@@ -372,7 +453,7 @@ class SimulatedWorld(World):
 
     def _step_of(self, worker: SimProcess) -> None:
         worker.is_due = False
-        if worker.is_dead or worker.is_frozen:
+        if worker.is_dead or worker.is_frozen or worker.is_hanging:
             return
         if worker.executing is not None:
             self._end_execution(worker)
@@ -388,6 +469,7 @@ class SimulatedWorld(World):
             self._schedule(worker)
         elif worker.todo:
             worker.store_claim()
+            self._look_in(self.chance.random() * _TICK, worker)
             self._schedule(worker)
         else:
             self._between_batches(worker)
@@ -400,12 +482,24 @@ class SimulatedWorld(World):
             return
         job = worker.handed[worker.executing]
         self._check_may_execute(worker, job)
-        is_long = self._fates[job.id] == "long"
-        self._schedule(worker, self.chance.choice((0.1, 3.0)) if is_long else 0.0)
+        fate = self._fates[job.id]
+        if fate == "swells":
+            self._at(self.chance.choice((0.0, 0.1)), self._measure, worker, _HUGE)
+        is_long = fate in ("long", "swells")
+        self._schedule(worker, self._draw_length(job) if is_long else 0.0)
+
+    def _draw_length(self, job: Job) -> float:
+        """Draw how long a job is executed: often just as long as it may."""
+        limit = job.timeout
+        if limit is None or self._one_in(2):
+            return self.chance.choice((0.1, 3.0))
+        return limit + self.chance.choice((0.0, 0.01, STACK_TIME, STACK_TIME + GRACE / 2))
 
     def _check_may_execute(self, worker: SimProcess, job: Job) -> None:
         require(job.id not in self.finals, "nothing runs after its outcome", job)
         require(job not in self.returned, "nothing runs that was given back", job)
+        is_held = self.state._ledger.peek(worker.id, Ordinal(worker.executing or 0)) == job
+        require(is_held, "nothing runs that was taken back", job)
         others = (w for w in self.workers.values() if w is not worker and w.executing is not None)
         busy = any(w.handed[w.executing or 0] == job for w in others)
         require(not busy, "a job is executed by one worker at a time", job)
@@ -415,8 +509,10 @@ class SimulatedWorld(World):
         fate = self._fates[job.id]
         self._happens(fate)
         FATES[fate][1](self, worker, job)
-        if worker.is_dead:
-            return
+        if not (worker.is_dead or worker.is_hanging):
+            self._after_execution(worker)
+
+    def _after_execution(self, worker: SimProcess) -> None:
         worker.has_worked = True
         self._written(worker)
         if self._one_in(5):
@@ -462,7 +558,24 @@ class SimulatedWorld(World):
         self._at(self._lag(), self._bury, worker)
 
     def _bury(self, worker: SimProcess) -> None:
-        self.exit(worker, worker.code, worker.signal)
+        self.exit(worker, worker.code, worker.signal, is_oom=worker.is_oom)
+
+    def _interrupt(self, worker: SimProcess, ordinal: int) -> None:
+        """Let a job meet `JobTimeoutError`, which it may heed, swallow or never see."""
+        if worker.is_frozen:
+            worker.pending_interrupt = ordinal
+        if worker.is_dead or worker.is_frozen or worker.executing != ordinal:
+            return
+        answer = self.chance.choice(("heeded", "heeded", "swallowed", "ignored"))
+        self._happens(f"interruption {answer}")
+        if answer == "ignored":
+            return
+        if answer == "heeded":
+            worker.fail(Cause.TIMEOUT)
+        else:
+            worker.finish()
+        worker.is_hanging = False
+        self._after_execution(worker)
 
     def _signal(self, worker: SimProcess, name: str) -> None:
         if name == "SIGTERM" and worker.is_deaf:
@@ -490,6 +603,13 @@ class SimulatedWorld(World):
         worker.finish(self.chance.choice(self._paces), is_large=True)
         self._at(self._lag(), self._hear_some, worker)
 
+    def fate_long(self, worker: SimProcess, job: Job) -> None:
+        """It takes as long as was drawn; then it has a value of either kind."""
+        if self._one_in(3):
+            self.fate_large(worker, job)
+        else:
+            self.fate_done(worker, job)
+
     def fate_raises(self, worker: SimProcess, _job: Job) -> None:
         """It raises, always."""
         worker.fail(Cause.ERROR, self.chance.choice(self._paces))
@@ -509,6 +629,30 @@ class SimulatedWorld(World):
     def fate_crashes_once(self, worker: SimProcess, job: Job) -> None:
         """It kills its worker the first time."""
         self._once(worker, job, self.fate_crashes)
+
+    def fate_swells(self, worker: SimProcess, job: Job) -> None:
+        """It takes a lot of memory for a while."""
+        self.fate_done(worker, job)
+
+    def fate_hangs(self, worker: SimProcess, job: Job) -> None:
+        """It never ends; without a time limit its caller loses patience."""
+        worker.is_hanging = True
+        if job.timeout is None:
+            self._at(_PATIENCE, self._give_up, job)
+
+    def _give_up(self, job: Job) -> None:
+        if not self.is_over:
+            self._happens("hanging cancelled")
+            self.cancel(job.id)
+
+    def fate_hangs_once(self, worker: SimProcess, job: Job) -> None:
+        """It never ends the first time."""
+        self._once(worker, job, self.fate_hangs)
+
+    def fate_oom(self, worker: SimProcess, _job: Job) -> None:
+        """It takes more memory than there is, always."""
+        worker.is_oom = True
+        self._die(worker, signal="SIGKILL")
 
     def fate_exits_once(self, worker: SimProcess, job: Job) -> None:
         """It ends its worker the first time, with exit code 0."""
@@ -549,6 +693,7 @@ class SimulatedWorld(World):
             self._die(worker, signal=worker.pending_signal)
         elif worker.is_booted and not worker.is_dead:
             self._schedule(worker)
+            self._interrupt(worker, worker.pending_interrupt)
 
     def _kill(self, worker: SimProcess) -> None:
         self._die(worker, signal="SIGKILL")
@@ -565,10 +710,45 @@ class SimulatedWorld(World):
         self.abort()
         return True
 
+    def fault_drain(self) -> bool:
+        """The caller drains the run, and perhaps loses patience."""
+        self.drain(self.chance.choice((None, None, 0.0, 0.5, 10.0)))
+        if self._one_in(3):
+            self._at(self.chance.choice((0.0, 0.3, 5.0)), self._lose_patience)
+        return True
+
+    def _lose_patience(self) -> None:
+        self._happens("aborted while draining")
+        self.abort()
+
+    def fault_cancel(self) -> bool:
+        """The caller wants a job no more; it may be anywhere, or finished."""
+        if not self.accepted:
+            return False
+        open_jobs = [i for i in self.accepted if i not in self.finals]
+        busy = [w.handed[w.executing].id for w in self.workers.values() if w.executing]
+        chosen = self.chance.choice((open_jobs, open_jobs, busy, [])) or list(self.accepted)
+        self.cancel(self.chance.choice(chosen))
+        return True
+
+    def fault_measured(self) -> bool:
+        """Somebody looks at the memory of a worker."""
+        worker = self._pick(lambda w: w.is_booted and not w.is_dead)
+        if worker is not None:
+            self._measure(worker, self.chance.choice((_MODEST, _WORN, _WORN, _HUGE)))
+        return worker is not None
+
+    def fault_out_of_memory(self) -> bool:
+        """The kernel ends a worker for want of memory."""
+        worker = self._pick(lambda w: not w.is_dead)
+        if worker is not None:
+            worker.is_oom = True
+            self._die(worker, signal="SIGKILL")
+        return worker is not None
+
     def fault_resize(self) -> bool:
         """The caller wants more workers, or fewer."""
-        self.slots = self.chance.choice((1, 2, 3))
-        self.send(ev.ResizeRequested(slots=self.slots))
+        self.resize(self.chance.choice((1, 2, 3)))
         return True
 
     def fault_pause(self) -> bool:
@@ -611,8 +791,9 @@ class SimulatedWorld(World):
     # The end
 
     def _check_nothing_is_left(self) -> None:
-        """Only an abort, a broken source or failing starts leave jobs without an outcome."""
-        is_cut_short = self.happened["abort"] or self.ends[0].error is not None
+        """Only what stops a run leaves jobs without an outcome."""
+        is_stopped = self.happened["abort"] or self.happened["drain"] or self.is_over_budget
+        is_cut_short = is_stopped or self.ends[0].error is not None
         if is_cut_short:
             return
         returned = {job.id for job in self.returned}
@@ -637,7 +818,7 @@ class SimulatedWorld(World):
 
 FATES: dict[str, tuple[int, Callable[[SimulatedWorld, SimProcess, Job], None]]] = {
     "done": (60, SimulatedWorld.fate_done),
-    "long": (6, SimulatedWorld.fate_done),
+    "long": (6, SimulatedWorld.fate_long),
     "large": (6, SimulatedWorld.fate_large),
     "raises": (4, SimulatedWorld.fate_raises),
     "raises once": (4, SimulatedWorld.fate_raises_once),
@@ -645,6 +826,10 @@ FATES: dict[str, tuple[int, Callable[[SimulatedWorld, SimProcess, Job], None]]] 
     "crashes": (3, SimulatedWorld.fate_crashes),
     "crashes once": (4, SimulatedWorld.fate_crashes_once),
     "exits once": (3, SimulatedWorld.fate_exits_once),
+    "hangs": (2, SimulatedWorld.fate_hangs),
+    "hangs once": (3, SimulatedWorld.fate_hangs_once),
+    "swells": (3, SimulatedWorld.fate_swells),
+    "oom": (2, SimulatedWorld.fate_oom),
 }
 """How likely a job's fate is, and what it does when the job has been executed."""
 
@@ -653,6 +838,10 @@ FAULTS: dict[str, tuple[int, Callable[[SimulatedWorld], bool]]] = {
     "freeze": (2, SimulatedWorld.fault_freeze),
     "stats": (6, SimulatedWorld.fault_stats),
     "abort": (1, SimulatedWorld.fault_abort),
+    "drain": (1, SimulatedWorld.fault_drain),
+    "cancel": (4, SimulatedWorld.fault_cancel),
+    "measured": (4, SimulatedWorld.fault_measured),
+    "out of memory": (1, SimulatedWorld.fault_out_of_memory),
     "resize": (2, SimulatedWorld.fault_resize),
     "pause": (2, SimulatedWorld.fault_pause),
     "refill": (2, SimulatedWorld.fault_refill),
@@ -662,6 +851,19 @@ FAULTS: dict[str, tuple[int, Callable[[SimulatedWorld], bool]]] = {
 }
 """How often a fault strikes a schedule at most, and what it does."""
 
+_STOPS = ("abort", "drain")
+"""Faults after which little happens: half as often as others."""
+_TIMEOUTS: tuple[tuple[float | None, ...], ...] = ((None,), (None,), (None, 0.05, 1.0), (1.0,))
+"""Time limits to draw from; a schedule uses one row."""
+_RECYCLES = (
+    *([Recycle()] * 4),
+    Recycle(jobs=1),
+    Recycle(jobs=2),
+    Recycle(jobs=5, rss=_RECYCLE_RSS),
+    Recycle(rss=_RECYCLE_RSS),
+    Recycle(seconds=0.05),
+    Recycle(seconds=1.0),
+)
 _JOBS = (0, 1, 2, 3, 5, 8, 13, 20)
 
 
@@ -673,8 +875,21 @@ def _draw_retry(chance: random.Random) -> Retry:
     return Retry(
         errors=chance.choice((0, 1, 2)),
         crashes=chance.choice((0, 1, 2)),
+        timeouts=chance.choice((0, 0, 1)),
+        memory=chance.choice((0, 1)),
         backoff=chance.choice((None, _fixed_backoff)),
     )
+
+
+def _draw_limits(chance: random.Random) -> dict[str, Any]:
+    """Draw further fields of `Policy`."""
+    return {
+        "recycle": chance.choice(_RECYCLES),
+        "soft_timeout": chance.choice((False, True)),
+        "stuck_after": chance.choice((None, None, 0.1, 1.0)),
+        "max_rss": chance.choice((None, _MOST_RSS)),
+        "max_failures": chance.choice((*[None] * 8, 0, 2, 0.3)),
+    }
 
 
 def _weighed(chance: random.Random, names: Collection[str] | None) -> tuple[list[str], list[int]]:
@@ -713,6 +928,6 @@ def _story(seed: int, options: dict[str, Any], error: Exception) -> str:
     head = [
         f"{type(error).__name__}: {error}",
         f"to see it again: okanjo_conductor.testing.simulate({arguments})",
-        f"workers: {world.slots}, {world.retry}",
+        f"workers: {world.slots}, {world.policy}",
     ]
     return "\n".join([*head, *(world.lines or ())])

@@ -25,16 +25,20 @@ from okanjo_conductor._core import events as ev
 from okanjo_conductor._core import records as rec
 from okanjo_conductor._core.fleet import MAX_FAILED_STARTS
 from okanjo_conductor._core.jobs import Job, Jobs
-from okanjo_conductor._core.policy import Policy
+from okanjo_conductor._core.policy import MIN_SAMPLE, Policy
 from okanjo_conductor._core.state import ConductorState, Phase
 from okanjo_conductor._io import cells
-from okanjo_conductor._types import Cause, JobId, JobState, Ordinal, Retry, WorkerId
+from okanjo_conductor._types import Cause, JobId, JobState, Ordinal, Recycle, Retry, WorkerId
 from okanjo_conductor.errors import (
     IllegalEventError,
     JobCancelledError,
+    JobMemoryError,
+    JobTimeoutError,
     WorkerCrashError,
     WorkerStartError,
 )
+from okanjo_conductor.testing._force import Force, ForceBook
+from okanjo_conductor.testing._promises import BrokenPromiseError, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,19 +52,8 @@ _NANOSECONDS = 1_000_000
 _TWO = 2
 
 
-class BrokenPromiseError(AssertionError):
-    """The core, or what surrounds it, did what it must never do."""
-
-
 class FaultyJobError(Exception):
     """What a simulated job raises."""
-
-
-def require(holds: object, promise: str, *facts: object) -> None:
-    """Raise `BrokenPromiseError` unless the promise is kept."""
-    if not holds:
-        message = ": ".join([promise, *map(str, facts)])
-        raise BrokenPromiseError(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +96,13 @@ class SimWorker:
     skipped: tuple[int, int] | None = None
     """A run of declined ordinals that is not reported yet."""
     totals: dict[str, int] = field(default_factory=dict)
+    executions: int = 0
     has_worked: bool = False
     is_stopping: bool = False
-    was_terminated: bool = False
-    was_killed: bool = False
+    force: Force = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.force = Force(self.handed)
 
     @property
     def claimed(self) -> int:
@@ -143,6 +139,7 @@ class SimWorker:
             self._skip(ordinal)
         else:
             self.executing = ordinal
+            self.executions += 1
 
     def claim(self, *, races: bool = False) -> None:
         """Start the next ordinal, or skip it if it was revoked."""
@@ -203,22 +200,64 @@ class SimWorker:
         return self.undecided
 
 
+class SlotBooks:
+    """How often in a row workers of each slot have died unasked and had executed nothing."""
+
+    def __init__(self) -> None:
+        self.idle_deaths: Counter[int] = Counter()
+        self.failed_starts: Counter[int] = Counter()
+        """Those of them that were not set up."""
+        self._newest: dict[int, int] = {}
+        """By slot, the last worker that was counted."""
+        self.longest = 0
+        """The longest row of idle deaths ever."""
+
+    def forget(self, slot: int) -> None:
+        """Begin anew."""
+        self.idle_deaths[slot] = self.failed_starts[slot] = 0
+
+    def note_work(self, worker: SimWorker) -> None:
+        """Take note of an outcome; it says nothing of workers that were started later."""
+        if worker.id > self._newest.get(worker.slot, 0):
+            self.forget(worker.slot)
+
+    def note_death(self, worker: SimWorker) -> None:
+        """Take note of a death without work."""
+        slot = worker.slot
+        self.idle_deaths[slot] += 1
+        self.failed_starts[slot] = 0 if worker.is_ready else self.failed_starts[slot] + 1
+        self._newest[slot] = max(worker.id, self._newest.get(slot, 0))
+        self.longest = max(self.longest, self.idle_deaths[slot])
+
+
 class World:
     """The shell and everything outside it.
 
     Args:
         slots: how many workers at most.
         retry: the budgets, as for a `Conductor`.
+        limits: further fields of `Policy`.
     """
 
-    def __init__(self, *, slots: int = 2, retry: Retry | None = None) -> None:
+    def __init__(self, *, slots: int = 2, retry: Retry | None = None, **limits: Any) -> None:
         self.retry = retry or Retry()
         self.slots = slots
-        policy = Policy(retry=self.retry, abort_grace=GRACE, timeout_grace=GRACE)
+        self.policy = policy = Policy(
+            retry=self.retry, abort_grace=GRACE, timeout_grace=GRACE, **limits
+        )
+        self.force = ForceBook(policy)
+        self.budgets = {
+            Cause.ERROR: self.retry.errors,
+            Cause.CRASH: self.retry.crashes,
+            Cause.TIMEOUT: self.retry.timeouts,
+            Cause.MEMORY: self.retry.memory,
+        }
         self.state = ConductorState(slots=slots, policy=policy)
         self.now = 0.0
         self.told = 0.0
         """The time of the last event that the core was handed."""
+        self.idle_times = 0
+        """How often in a row the core was told the time and nothing came of it."""
         self.ids = count()
         self.source: deque[str] = deque()
         self.is_source_broken = False
@@ -231,9 +270,13 @@ class World:
         self.workers: dict[WorkerId, SimWorker] = {}
         """Those whose exit the core has not heard of."""
         self.buried: list[SimWorker] = []
-        self.idle_deaths: Counter[int] = Counter()
-        """By slot, in a row: workers that died unasked and had executed nothing."""
+        self.slot_books = SlotBooks()
         self.accepted: dict[JobId, Job] = {}
+        self.cancelled: set[JobId] = set()
+        """Jobs that were cancelled before they had an outcome."""
+        self.failed = 0
+        self.is_over_budget = False
+        """Whether more jobs have failed than may, by the books of the world."""
         self.in_vain: set[JobId] = set()
         """Jobs that were added when the run was ending."""
         self.filled_in_vain = 0
@@ -289,9 +332,12 @@ class World:
     def deliver(self, event: ev.Event) -> None:
         """Hand the core one event and do what it says."""
         self.told = self.now
+        was_running = self.phase is Phase.RUNNING
         step = self.state.handle(event, self.now)
+        self.force.note_phase(self.phase, self.now)
         for record in step.records:
             self._receive(record)
+        self.is_over_budget |= was_running and self._has_failed()
         for command in step.commands:
             require(not self.is_over, "nothing is commanded after the end", command)
             self.commands.append(command)
@@ -354,7 +400,7 @@ class World:
                 self._close(job, record, JobState.DONE, [a.cause for a in history])
         else:
             causes = [attempt.cause for attempt in record.history]
-            if causes:
+            if len(causes) > len(self.heard_charges.get(record.job.id, ())):
                 require(record.cause is causes[-1], "the last attempt tells the cause", record)
                 self.heard_charges.setdefault(record.job.id, []).append(record.cause)
             self._judge(record, causes)
@@ -367,9 +413,9 @@ class World:
         heard = self.heard_charges.setdefault(record.job.id, [])
         heard.append(record.attempt.cause)
         require(record.attempt.number == len(heard), "attempts are counted", record)
-        budgets = {Cause.ERROR: self.retry.errors, Cause.CRASH: self.retry.crashes}
         spent, cause = Counter(heard), record.attempt.cause
-        require(spent[cause] <= budgets.get(cause, 0), "budgets are kept", record)
+        if cause is not Cause.PREEMPTED:
+            require(spent[cause] <= self.budgets.get(cause, 0), "budgets are kept", record)
 
     def _close(
         self,
@@ -387,13 +433,26 @@ class World:
 
     def _judge(self, record: rec.JobFailed, causes: list[Cause]) -> None:
         spent = Counter(causes)
-        budgets = {Cause.ERROR: self.retry.errors, Cause.CRASH: self.retry.crashes}
         state, error = _BAD_ENDS[record.cause]
         require(record.state is state, "the cause decides the state", record)
         require(isinstance(record.error, error), "the error fits the cause", record)
-        if record.cause in budgets:
-            exhausted = spent[record.cause] == budgets[record.cause] + 1
+        if record.cause in self.budgets:
+            exhausted = spent[record.cause] == self.budgets[record.cause] + 1
             require(exhausted, "a job is given up when its budget is spent", record)
+        if state is JobState.CANCELLED:
+            is_unwanted = record.job.id in self.cancelled or self.force.is_aborted
+            is_meant = is_unwanted or self.force.may_end_all(self.now)
+            require(is_meant, "nothing is cancelled but what was to be", record)
+        else:
+            self.failed += 1
+
+    def _has_failed(self) -> bool:
+        """Whether more jobs have failed than may."""
+        limit = self.policy.max_failures
+        if limit is None or isinstance(limit, int):
+            return limit is not None and self.failed > limit
+        counted = self.failed + sum(s is JobState.DONE for s in self.states.values())
+        return counted >= MIN_SAMPLE and self.failed > limit * counted
 
     # Commands
 
@@ -411,10 +470,14 @@ class World:
 
     def _start_worker(self, command: do.StartWorker) -> None:
         require(0 <= command.slot < self.slots, "there is such a slot", command)
-        taken = {w.slot for w in self.workers.values()}
-        require(command.slot not in taken, "a slot has one worker", command)
+        here = [w for w in self.workers.values() if w.slot == command.slot]
+        may_be_two = self.policy.recycle != Recycle()
+        require(len(here) <= may_be_two, "a slot has one worker, two when one is recycled", command)
+        require(self.phase is Phase.RUNNING, "workers are started in a run only", command)
         started = len(self.workers) + len(self.buried)
         require(command.worker_id == 1 + started, "ids are not used again", command)
+        is_hopeless = self.slot_books.failed_starts[command.slot] >= MAX_FAILED_STARTS
+        require(not is_hopeless, "a slot that cannot start is given up", command)
         self.workers[command.worker_id] = self._make_worker(command)
 
     def _make_worker(self, command: do.StartWorker) -> SimWorker:
@@ -429,6 +492,9 @@ class World:
         worker = self._live(command.worker_id)
         require(worker.is_ready, "jobs are for workers that are ready", command)
         require(not worker.is_stopping, "who was asked to stop is handed nothing", command)
+        is_safe = not (worker.force.is_doomed or worker.force.is_ended)
+        require(is_safe, "who is to be ended is handed nothing", command)
+        require(self.phase is Phase.RUNNING, "jobs are handed out in a run only", command)
         require(not worker.is_recalled, "a recall is over before the next hand-out", command)
         require(command.first == worker.last_sent + 1, "ordinals are consecutive", command)
         batch = self.state._fleet.get(worker.id).sizer.batch
@@ -436,6 +502,7 @@ class World:
         held = self.state._ledger.held_by(worker.id)
         require(held <= 2 * batch, "a worker holds two batches at most", command)
         for place, job in enumerate(command.jobs):
+            require(job.id not in self.cancelled, "what was cancelled is not handed out", job)
             attempt = len(self.charges.get(job.id, ())) + 1
             require(
                 len(command.histories.get(place, ())) + 1 == attempt,
@@ -454,6 +521,7 @@ class World:
         require(not worker.is_recalled, "one recall at a time", command)
         require(command.last == worker.last_sent, "a recall names the last ordinal", command)
         worker.is_recalled = True
+        worker.force.recalled = command.last
         cells.revoke(worker.cells, command.last)
         self._begin_recall(worker)
 
@@ -466,20 +534,34 @@ class World:
         require(not worker.is_stopping, "a worker is asked to stop once", command)
         worker.is_stopping = True
 
+    def _dump_stack(self, command: do.DumpStack) -> None:
+        self.force.dump_stack(self._live(command.worker_id).force, self.now)
+
+    def _interrupt_job(self, command: do.InterruptJob) -> None:
+        worker = self._live(command.worker_id)
+        self.force.interrupt(worker.force, command, self.now)
+        limit = worker.handed[command.ordinal].timeout
+        require(command.limit == limit, "a job is told its own limit", command)
+
+    def _report_stuck(self, command: do.ReportStuck) -> None:
+        worker = self._live(command.worker_id)
+        self.force.report_stuck(worker.force, self.now, command.seconds)
+        job = worker.handed[worker.force.seen[0] if worker.force.seen else 0]
+        require((command.slot, command.key) == (worker.slot, job.key), "the right one", command)
+
     def _terminate_worker(self, command: do.TerminateWorker) -> None:
         worker = self._live(command.worker_id)
-        require(worker.is_stopping, "a worker is asked before it is terminated", command)
-        require(not worker.was_terminated, "a worker is terminated once", command)
-        worker.was_terminated = True
+        asked = worker.is_stopping
+        self.force.terminate(worker.force, self.cancelled, self.now, is_asked=asked)
 
     def _kill_worker(self, command: do.KillWorker) -> None:
-        worker = self._live(command.worker_id)
-        require(worker.was_terminated, "a worker is terminated before it is killed", command)
-        worker.was_killed = True
+        self.force.kill(self._live(command.worker_id).force, self.now)
 
     def _return_jobs(self, command: do.ReturnJobs) -> None:
         in_order = command.jobs == sorted(command.jobs, key=lambda job: job.id)
         require(in_order, "jobs are given back in their order", command)
+        is_unwanted = any(job.id in self.cancelled for job in command.jobs)
+        require(not is_unwanted, "what was cancelled is not given back", command)
         self.returned += command.jobs
 
     def _announce_exit(self, command: do.AnnounceExit) -> None:
@@ -491,6 +573,7 @@ class World:
 
     def _end_run(self, command: do.EndRun) -> None:
         require(not self.workers, "the run ends when no worker is left", self.workers)
+        require(command.is_over_budget == self.is_over_budget, "failures are counted", command)
         self.ends.append(command)
 
     _CARRY_OUT: ClassVar[dict[type[Any], Callable[[Any, Any], None]]] = {
@@ -499,6 +582,9 @@ class World:
         do.HandOut: lambda world, command: world._hand_out(command),
         do.RecallJobs: lambda world, command: world._recall_jobs(command),
         do.StopWorker: lambda world, command: world._stop_worker(command),
+        do.DumpStack: lambda world, command: world._dump_stack(command),
+        do.InterruptJob: lambda world, command: world._interrupt_job(command),
+        do.ReportStuck: lambda world, command: world._report_stuck(command),
         do.TerminateWorker: lambda world, command: world._terminate_worker(command),
         do.KillWorker: lambda world, command: world._kill_worker(command),
         do.ReturnJobs: lambda world, command: world._return_jobs(command),
@@ -574,6 +660,40 @@ class World:
         """Stop now."""
         return self.send(ev.AbortRequested())
 
+    def drain(self, seconds: float | None = None) -> list[do.Command]:
+        """Finish what is executed, and stop."""
+        if self.phase < Phase.ENDING:
+            self.force.drain_seconds = seconds
+        return self.send(ev.DrainRequested(seconds=seconds))
+
+    def resize(self, slots: int) -> list[do.Command]:
+        """Want so many workers; slots that were empty and come back have no history."""
+        for slot in {*range(self.slots, slots)} - {w.slot for w in self.workers.values()}:
+            self.slot_books.forget(slot)
+        self.slots = slots
+        return self.send(ev.ResizeRequested(slots=slots))
+
+    def cancel(self, job_id: JobId) -> list[do.Command]:
+        """Want a job no more."""
+        if job_id not in self.finals:
+            self.cancelled.add(job_id)
+        return self.send(ev.CancelRequested(job_id=job_id))
+
+    def see(self, worker: SimWorker, ordinal: int, since: float) -> list[do.Command]:
+        """Tell the core what a worker has been executing for some time."""
+        if worker.force.goes_on(ordinal):
+            worker.force.seen = ordinal, since
+        seen = ev.JobSeen(worker_id=worker.id, ordinal=Ordinal(ordinal), since=since)
+        return self.send(seen)
+
+    def measure(self, worker: SimWorker, rss: int) -> list[do.Command]:
+        """Tell the core what memory a worker holds."""
+        claimed, limit = cells.last_started(worker.cells), self.policy.max_rss
+        if limit is not None and rss > limit and worker.force.goes_on(claimed):
+            worker.force.measured = claimed
+        ordinal = None if claimed is None else Ordinal(claimed)
+        return self.send(ev.MemoryMeasured(worker_id=worker.id, rss=rss, claimed=ordinal))
+
     def ready(self, worker: SimWorker) -> list[do.Command]:
         """Let a worker be set up."""
         worker.is_ready = True
@@ -613,17 +733,26 @@ class World:
         if isinstance(event, ev.AttemptFailed):
             job = worker.handed[event.ordinal]
             self.charges.setdefault(job.id, []).append(event.cause)
-        if isinstance(event, (ev.AttemptFailed, ev.AttemptsDone)):
-            self.idle_deaths[worker.slot] = 0
+            self._note_work(worker, [event.ordinal])
+        elif isinstance(event, ev.AttemptsDone):
+            self._note_work(worker, event.ordinals)
+        elif isinstance(event, ev.JobsDeclined):
+            worker.force.get_over(range(event.first, event.last + 1))
         if isinstance(event, ev.WorkerReady):
             worker.is_ready = True
         return self.send(event)
+
+    def _note_work(self, worker: SimWorker, ordinals: list[Ordinal]) -> None:
+        worker.force.get_over(ordinals)
+        self.slot_books.note_work(worker)
 
     def recall_answer(self, worker: SimWorker) -> ev.JobsRecalled:
         """Settle what was revoked: the event that says so."""
         worker.is_recalled = False
         beyond = worker.last_kept
         worker.freed.update(range(beyond + 1, worker.last_sent + 1))
+        worker.force.get_over(range(beyond + 1, worker.last_sent + 1))
+        worker.force.left = beyond
         return ev.JobsRecalled(worker_id=worker.id, beyond=Ordinal(beyond))
 
     def answer_recall(self, worker: SimWorker) -> list[do.Command]:
@@ -641,18 +770,22 @@ class World:
         code: int | None = None,
         signal: str | None = "SIGKILL",
         detail: str = "",
+        *,
+        is_oom: bool = False,
     ) -> list[do.Command]:
         """Let a worker's process be gone."""
         commands = self.hear(worker)
         ordinal = worker.to_be_charged
         if ordinal is not None:
             job = worker.handed[ordinal]
-            is_ours = worker.was_terminated or self.phase is Phase.ABORTING
-            cause = Cause.PREEMPTED if is_ours else Cause.CRASH
+            cause = self.force.cause_of_death(worker.force, ordinal, is_oom=is_oom)
             self.charges.setdefault(job.id, []).append(cause)
-            self.idle_deaths[worker.slot] = 0
-        elif not worker.is_stopping:
-            self.idle_deaths[worker.slot] += 1
+            if cause is Cause.CRASH:
+                self.slot_books.forget(worker.slot)
+        elif not (worker.is_stopping or worker.force.is_ended):
+            self.slot_books.note_death(worker)
+        most = self.policy.recycle.jobs
+        require(most is None or worker.executions <= most, "a worn worker executes no more", worker)
         del self.workers[worker.id]
         self.buried.append(worker)
         claimed = cells.last_started(worker.cells)
@@ -663,6 +796,7 @@ class World:
                 signal=signal,
                 claimed=None if claimed is None else Ordinal(claimed),
                 detail=detail,
+                is_oom=is_oom,
             )
         )
 
@@ -683,7 +817,11 @@ class World:
 
     def send_time(self) -> list[do.Command]:
         """Tell the core that its deadline has come."""
+        before = self.places()
         commands = self.send(ev.TimePassed())
+        is_idle = not commands and self.places() == before
+        self.idle_times = self.idle_times + 1 if is_idle else 0
+        require(self.idle_times < _TWO, "nobody asks for the time in vain", self.state)
         later = self.state.next_deadline()
         require(later is None or later > self.now, "a deadline lies ahead", later)
         return commands
@@ -738,11 +876,22 @@ class World:
         """Compare the books."""
         self.check_places()
         self.check_nobody_idles()
+        if self.cancelled - self.finals.keys():
+            self._check_cancelled()
         for worker in self.workers.values():
             if worker.executing is not None:
                 held = self.state._ledger.peek(worker.id, Ordinal(worker.executing))
                 job = worker.handed[worker.executing]
                 require(held == job, "no job is taken from under its worker", job)
+
+    def _check_cancelled(self) -> None:
+        """A job that was cancelled is ended, unless a recall has yet to tell how."""
+        for worker in self.workers.values():
+            left, force = worker.force.left, worker.force
+            if force.goes_on(left) and worker.handed[left or 0].id in self.cancelled:
+                is_on_the_way = worker.is_recalled or force.is_ended
+                is_meant = force.is_doomed and force.meant is not None and force.meant[0] == left
+                require(is_on_the_way or is_meant, "what was cancelled is ended", force)
 
     def check_places(self) -> None:
         """Every accepted job is in exactly one place, or finished, or returned."""
@@ -761,11 +910,12 @@ class World:
         if self.phase is not Phase.RUNNING:
             return
         fleet = self.state._fleet
-        idle = [w for w in fleet.takers() if not w.is_recalled and not self._held(w)]
+        takers = fleet.takers()
+        idle = [w for w in takers if not (w.is_recalled or self._held(w) or self._is_worn(w))]
         if idle:
             require(not self.state._ledger.queued, "no job waits beside an idle worker", self.state)
             self._check_recall()
-        elif not fleet.starting() and all(map(self._held, fleet.takers())):
+        elif not fleet.starting() and all(self._held(w) or self._is_worn(w) for w in takers):
             self._check_starts()
 
     def _check_recall(self) -> None:
@@ -777,9 +927,18 @@ class World:
     def _check_starts(self) -> None:
         """What waits behind another job is reason enough to start a worker."""
         fleet = self.state._fleet
-        free = [s for s in fleet.slots if s.worker is None and s.not_before <= self.told]
+        used_up = {w.slot for w in fleet.takers() if not self._held(w) and w.slot.living == 1}
+        slots = (s for s in fleet.slots if s.worker is None or s in used_up)
+        free = [s for s in slots if s.not_before <= self.told]
         is_served = not free or not any(map(self._free, fleet.takers()))
         require(is_served, "no job waits behind another one beside an empty slot", self.state)
+        is_queued = bool(free and self.state._ledger.queued)
+        require(not is_queued, "no job waits beside an empty slot", self.state)
+
+    def _is_worn(self, worker: Worker) -> bool:
+        """Whether a worker has no jobs left to it."""
+        most = self.policy.recycle.jobs
+        return most is not None and worker.executed + self._held(worker) >= most
 
     def _held(self, worker: Worker) -> int:
         return self.state._ledger.held_by(worker.id)
@@ -797,6 +956,7 @@ class World:
         require(not self.workers, "no worker is left")
         self.check_places()
         accounted = self.finals.keys() | {job.id for job in self.returned}
+        require(self.cancelled <= self.finals.keys(), "what was cancelled has an outcome")
         require(self.accepted.keys() == accounted, "every job has an outcome or is given back")
         require(self.state._ledger.is_empty, "the ledger is empty")
         require(not self.state._ledger._histories, "no history is kept")
@@ -808,8 +968,8 @@ class World:
         error = self.ends[0].error
         if error is not None:
             require(isinstance(error, WorkerStartError), "only starts end a run", error)
-            deaths = max(self.idle_deaths.values())
-            require(deaths >= MAX_FAILED_STARTS, "one slot cannot start", self.idle_deaths)
+            deaths = self.slot_books.longest
+            require(deaths >= MAX_FAILED_STARTS, "one slot cannot start", deaths)
 
     def check_stats(self) -> None:
         """The diffs add up to the last totals, and those to what the workers said."""
@@ -828,6 +988,8 @@ class World:
 _BAD_ENDS = {
     Cause.ERROR: (JobState.FAILED, Exception),
     Cause.CRASH: (JobState.QUARANTINED, WorkerCrashError),
+    Cause.TIMEOUT: (JobState.FAILED, JobTimeoutError),
+    Cause.MEMORY: (JobState.FAILED, JobMemoryError),
     Cause.UNSERIALISABLE: (JobState.FAILED, Exception),
     Cause.PREEMPTED: (JobState.CANCELLED, JobCancelledError),
 }
@@ -846,11 +1008,12 @@ def _done(worker_id: WorkerId, outcomes: list[tuple[int, Any, int]]) -> ev.Attem
 def _failed(
     worker_id: WorkerId, ordinal: int, failure: Failure, nanoseconds: int
 ) -> ev.AttemptFailed:
+    is_late = failure.cause is Cause.TIMEOUT
     return ev.AttemptFailed(
         worker_id=worker_id,
         ordinal=Ordinal(ordinal),
         cause=failure.cause,
-        error=FaultyJobError(f"ordinal {ordinal}"),
+        error=JobTimeoutError(1.0) if is_late else FaultyJobError(f"ordinal {ordinal}"),
         place="jobs.py:1 in job",
         nanoseconds=nanoseconds,
     )
