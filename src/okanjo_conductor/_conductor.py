@@ -282,7 +282,7 @@ class Conductor(EventEmitter):
             WorkerStartError: workers cannot start.
             ConductorStateError: this conductor has run already, or this is a worker.
         """
-        with StopSignals(self._on_stop_signal):
+        with StopSignals(self._on_first_signal, self._on_second_signal, self._on_further_signal):
             return self._run_blocking(None)
 
     async def start(self) -> Report:
@@ -597,23 +597,23 @@ class Conductor(EventEmitter):
         self._soon(call)
         return done.result()
 
-    # Signals
+    # Signals to this process: in the main thread, between any two steps
 
-    def _on_stop_signal(self, name: str, *, is_first: bool, is_second: bool) -> None:
-        """Take note of a signal to this process, in the main thread, between any two steps."""
-        request: AbortRequested | DrainRequested
-        if is_first:
-            request = DrainRequested(why=f"{name} received")
-            log().warning(
-                "%s: finishing the jobs in execution; once more aborts them, a third time kills",
-                name,
-            )
-        elif is_second:
-            request = AbortRequested(why=f"{name} received again")
-        else:
-            if self._run is not None:
-                self._run.kill_workers()
-            raise KeyboardInterrupt
+    def _on_first_signal(self, name: str) -> None:
+        log().warning(
+            "%s: finishing the jobs in execution; once more aborts them, a third time kills", name
+        )
+        self._request_stop_soon(DrainRequested(why=f"{name} received"))
+
+    def _on_second_signal(self, name: str) -> None:
+        self._request_stop_soon(AbortRequested(why=f"{name} received again"))
+
+    def _on_further_signal(self, _name: str) -> None:
+        if self._run is not None:
+            self._run.kill_workers()
+        raise KeyboardInterrupt
+
+    def _request_stop_soon(self, request: AbortRequested | DrainRequested) -> None:
         loop, run = self._loop, self._run
         self._stop = request
         if loop is not None and run is not None:

@@ -156,11 +156,10 @@ def check_policy(policy: Policy) -> None:
             message = f"{name}={grace!r}: seconds, from 0"
             raise ConfigurationError(message)
     checked_seconds("stuck_after", policy.stuck_after)
-    measures = policy.max_rss is not None or policy.recycle.rss is not None
     if policy.max_rss is not None and not (_is_number(policy.max_rss) and policy.max_rss > 0):
         message = f"max_rss={policy.max_rss!r}: bytes, more than 0, or None for no limit"
         raise ConfigurationError(message)
-    if measures and rss_of(os.getpid()) is None:
+    if policy.measures_memory and rss_of(os.getpid()) is None:
         message = "max_rss, Recycle(rss=…): the memory of a process cannot be measured here"
         raise ConfigurationError(message)
     _check_max_failures(policy.max_failures)

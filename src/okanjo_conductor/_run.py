@@ -436,7 +436,7 @@ class Run:
                 worker_id=WorkerId(worker_id),
                 code=code,
                 signal=signal,
-                claimed=None if claimed is None else Ordinal(claimed),
+                claimed=claimed,
                 detail=self._last_words.pop(worker_id, "") or detail,
                 stderr=stderr,
                 stack=stack,

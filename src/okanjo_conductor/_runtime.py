@@ -664,11 +664,10 @@ class Runtime:
 
     def send_log(self, record: logging.LogRecord) -> None:
         """Send a log record to the conductor's logging."""
-        job = self.job_at_hand()
         entry = {
             **record.__dict__,
             "worker_id": self._place.worker_id,
-            "job_key": job.key if job else None,
+            "job_key": self._key(),
         }
         try:
             value = encode(entry)

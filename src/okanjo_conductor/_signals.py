@@ -22,12 +22,12 @@ class StopSignals:
     A signal that is ignored, as under ``nohup``, stays so.
 
     Args:
-        notify: called in the main thread with the name of the signal, and whether it is the first
-            or the second.
+        steps: called in the main thread with the name of the signal: the first one for the first
+            signal, the last one for every further one.
     """
 
-    def __init__(self, notify: Callable[..., None]) -> None:
-        self._notify = notify
+    def __init__(self, *steps: Callable[[str], None]) -> None:
+        self._steps = steps
         self._previous: dict[signal.Signals, Any] = {}
         self._received: list[signal.Signals] = []
 
@@ -53,9 +53,9 @@ class StopSignals:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         received = signal.Signals(number)
-        is_first, is_second = not self._received, len(self._received) == 1
+        step = min(len(self._received), len(self._steps) - 1)
         self._received.append(received)
-        self._notify(received.name, is_first=is_first, is_second=is_second)
+        self._steps[step](received.name)
 
     def _pass_on(self, number: signal.Signals) -> None:
         """Do what would have been done without us."""

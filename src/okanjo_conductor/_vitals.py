@@ -12,7 +12,7 @@ from okanjo_conductor._core import events as ev
 from okanjo_conductor._io import cells
 from okanjo_conductor._io.loggers import log
 from okanjo_conductor._io.memory import OomWatch, rss_of
-from okanjo_conductor._types import Ordinal, WorkerId, WorkerStuck
+from okanjo_conductor._types import WorkerId, WorkerStuck
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._core.policy import Policy
     from okanjo_conductor._io.conductor_link import ConductorLink
     from okanjo_conductor._io.loops import Loop, Timer
+    from okanjo_conductor._types import Ordinal
 
 _MEASURE_EVERY = 0.1
 """Seconds between looks at the workers' memory."""
@@ -51,12 +52,10 @@ class Vitals:
         self._post = post
         self._signal = signal_worker
         self._emit = emit
-        self._measures = policy.max_rss is not None or policy.recycle.rss is not None
+        self._measures = policy.measures_memory
         self._measured_at = loop.time()
-        self._seen: dict[int, tuple[int | None, float]] = {}
-        """By worker: the ordinal it was seen executing, and when first."""
-        self._told: dict[int, int | None] = {}
-        """By worker: the ordinal that the core was told of."""
+        self._seen: dict[int, tuple[Ordinal | None, float, bool]] = {}
+        """By worker: the ordinal it was seen executing, when first, and whether the core knows."""
         self._pids: dict[int, int] = {}
         self._oom = OomWatch()
         self._timers: set[Timer] = set()
@@ -67,8 +66,8 @@ class Vitals:
 
     def worker_gone(self, worker_id: int, signal_name: str | None) -> bool:
         """Look at a worker no more; say whether the kernel has ended it for want of memory."""
-        for table in (self._pids, self._seen, self._told):
-            table.pop(worker_id, None)
+        self._pids.pop(worker_id, None)
+        self._seen.pop(worker_id, None)
         return signal_name == "SIGKILL" and self._oom.has_risen()
 
     def close(self) -> None:
@@ -88,27 +87,19 @@ class Vitals:
 
     def _look_at_claim(self, worker_id: int, link: ConductorLink, now: float) -> None:
         claimed = cells.last_started(link.cells)
-        ordinal, since = self._seen.get(worker_id, (None, now))
+        ordinal, since, is_told = self._seen.get(worker_id, (None, now, False))
         if claimed != ordinal:
-            self._seen[worker_id] = claimed, now
-        elif claimed is not None and self._told.get(worker_id) != claimed:
-            self._told[worker_id] = claimed
-            self._post(
-                ev.JobSeen(worker_id=WorkerId(worker_id), ordinal=Ordinal(claimed), since=since)
-            )
+            self._seen[worker_id] = claimed, now, False
+        elif claimed is not None and not is_told:
+            self._seen[worker_id] = claimed, since, True
+            self._post(ev.JobSeen(worker_id=WorkerId(worker_id), ordinal=claimed, since=since))
 
     def _measure(self, worker_id: int, pid: int) -> None:
         link, rss = self._links.get(worker_id), rss_of(pid)
         if link is None or rss is None:
             return
         claimed = cells.last_started(link.cells)
-        self._post(
-            ev.MemoryMeasured(
-                worker_id=WorkerId(worker_id),
-                rss=rss,
-                claimed=None if claimed is None else Ordinal(claimed),
-            )
-        )
+        self._post(ev.MemoryMeasured(worker_id=WorkerId(worker_id), rss=rss, claimed=claimed))
 
     def dump_stack(self, command: do.DumpStack) -> None:
         """Have a worker write down what its threads are doing; no GIL is needed for it."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from okanjo_conductor._core import commands as do
 from okanjo_conductor._plain import Frozen, Plain
 from okanjo_conductor._types import Cause
 from okanjo_conductor.errors import (
@@ -18,19 +18,10 @@ from okanjo_conductor.errors import (
 if TYPE_CHECKING:
     from okanjo_conductor._core.events import WorkerExited
     from okanjo_conductor._core.policy import Policy
-    from okanjo_conductor._types import Ordinal
+    from okanjo_conductor._types import Ordinal, WorkerId
 
 STACK_TIME = 0.1
 """Seconds between asking a worker for its stack and doing it harm."""
-
-
-class Signal(Enum):
-    """What can be done to a worker, from mild to harsh."""
-
-    DUMP_STACK = auto()
-    INTERRUPT_JOB = auto()
-    TERMINATE = auto()
-    KILL = auto()
 
 
 class Doom(Frozen):
@@ -54,7 +45,15 @@ class Watch(Plain):
     """When to say that it takes long; None: it was said, or never shall be."""
 
 
-def steps_for(doom: Doom, policy: Policy, now: float) -> Iterator[tuple[float, Signal]]:
+def force(worker_id: WorkerId, when: float, grace: float) -> Iterator[tuple[float, do.Command]]:
+    """Yield how to end a worker that does not leave: what to do, and when."""
+    yield when, do.TerminateWorker(worker_id=worker_id)
+    yield when + grace, do.KillWorker(worker_id=worker_id)
+
+
+def steps_for(
+    worker_id: WorkerId, doom: Doom, policy: Policy, now: float
+) -> Iterator[tuple[float, do.Command]]:
     """Yield what to do to a doomed worker, and when.
 
     At a time limit the stack is taken first; with `soft_timeout` the job then has half of the
@@ -62,17 +61,16 @@ def steps_for(doom: Doom, policy: Policy, now: float) -> Iterator[tuple[float, S
     """
     grace = policy.timeout_grace
     if doom.cause is Cause.MEMORY:
-        yield now, Signal.KILL
+        yield now, do.KillWorker(worker_id=worker_id)
         return
     if doom.cause is Cause.TIMEOUT:
-        yield now, Signal.DUMP_STACK
+        yield now, do.DumpStack(worker_id=worker_id)
         now += STACK_TIME
         if policy.soft_timeout:
-            yield now, Signal.INTERRUPT_JOB
+            yield now, do.InterruptJob(worker_id=worker_id, ordinal=doom.ordinal, limit=doom.limit)
             grace /= 2
             now += grace
-    yield now, Signal.TERMINATE
-    yield now + grace, Signal.KILL
+    yield from force(worker_id, now, grace)
 
 
 def error_of(worker_id: int, doom: Doom | None, event: WorkerExited, cause: Cause) -> Exception:

@@ -7,7 +7,7 @@ legal step and `_move` is the only code that takes one::
                         │                       │
                         └──────── stop ─────────┴──► STOPPING ──► (exit)
 
-A worker that is to end has *steps* before it: a signal each, at a time each, the next one harsher
+A worker that is to end has *steps* before it: a command each, at a time each, the next one harsher
 than the last. A worker is *doomed* when we are about to end it for what its job does; the job is
 named, so that its death is blamed on that job and on no other.
 
@@ -22,7 +22,7 @@ from collections import deque
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from okanjo_conductor._core.endings import Doom, Signal, Watch
+from okanjo_conductor._core.endings import Doom, Watch
 from okanjo_conductor._core.prefetch import MAX_BATCH, BatchSizer
 from okanjo_conductor._plain import Plain, fresh
 from okanjo_conductor._types import Ordinal, Slot, WorkerId
@@ -30,6 +30,8 @@ from okanjo_conductor.errors import IllegalEventError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from okanjo_conductor._core.commands import Command
 
 MAX_FAILED_STARTS = 3
 MAX_IDLE_DEATHS = 10
@@ -79,7 +81,7 @@ class Worker(Plain):
     in a race or finished already, so asking again would change nothing."""
     watch: Watch | None = None
     doom: Doom | None = None
-    steps: deque[tuple[float, Signal]] = fresh(factory=deque)
+    steps: deque[tuple[float, Command]] = fresh(factory=deque)
     """When to do what to it, in order; empty: nothing."""
     was_terminated: bool = False
     """We sent SIGTERM or SIGKILL, so its death is our doing."""

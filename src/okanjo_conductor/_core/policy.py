@@ -22,6 +22,11 @@ class Policy(Named):
     max_failures: float | None = None
     """An ``int`` is a number of jobs; a ``float`` below 1 a share of the finished ones."""
 
+    @property
+    def measures_memory(self) -> bool:
+        """Whether anything depends on how much memory workers hold."""
+        return self.max_rss is not None or self.recycle.rss is not None
+
 
 class FailureBudget:
     """How many jobs have failed, and whether that is too many."""

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, Final
 from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core import records as rec
-from okanjo_conductor._core.endings import Doom, Signal, Watch, error_of, steps_for
-from okanjo_conductor._core.fleet import Fleet, Worker, WorkerState
+from okanjo_conductor._core.endings import Doom, Watch, error_of, force, steps_for
+from okanjo_conductor._core.fleet import Fleet, SlotState, Worker, WorkerState
 from okanjo_conductor._core.ledger import Ledger
 from okanjo_conductor._core.policy import FailureBudget, Policy
 from okanjo_conductor._core.prefetch import MAX_BATCH
@@ -408,9 +408,12 @@ class ConductorState:
     def _start_workers(self, now: float) -> None:
         for slot in self._fleet.slots:
             if slot.worker is None and slot.not_before <= now and self._wants_workers():
-                worker = self._fleet.fill(slot)
-                self._ledger.enrol(worker.id)
-                self._step.commands.append(do.StartWorker(worker_id=worker.id, slot=slot.number))
+                self._start_in(slot)
+
+    def _start_in(self, slot: SlotState) -> None:
+        worker = self._fleet.fill(slot)
+        self._ledger.enrol(worker.id)
+        self._step.commands.append(do.StartWorker(worker_id=worker.id, slot=slot.number))
 
     def _recycle(self, now: float) -> None:
         """Order a successor for each worker that has done enough, while jobs wait."""
@@ -418,11 +421,7 @@ class ConductorState:
             return
         for worker in self._fleet:
             if self._is_worn(worker, now):
-                successor = self._fleet.fill(worker.slot)
-                self._ledger.enrol(successor.id)
-                self._step.commands.append(
-                    do.StartWorker(worker_id=successor.id, slot=worker.slot.number)
-                )
+                self._start_in(worker.slot)
 
     def _may_retire(self, worker: Worker) -> bool:
         slot = worker.slot
@@ -591,8 +590,7 @@ class ConductorState:
 
     def _make_leave(self, worker: Worker) -> None:
         if (deadline := self._leave_by) is not None:
-            grace = self._policy.abort_grace
-            worker.steps = deque([(deadline, Signal.TERMINATE), (deadline + grace, Signal.KILL)])
+            worker.steps = deque(force(worker.id, deadline, self._policy.abort_grace))
 
     def _dismiss(self, worker: Worker) -> None:
         """Let a worker finish the job at hand and leave; others go on in its place."""
@@ -649,25 +647,15 @@ class ConductorState:
             return  # who was meant for an earlier job has ended that: it has started this one
         self._recall_from(worker)
         worker.doom = doom
-        worker.steps = deque(steps_for(doom, self._policy, now))
+        worker.steps = deque(steps_for(worker.id, doom, self._policy, now))
         self._take_steps(worker, now)
 
     def _take_steps(self, worker: Worker, now: float) -> None:
         """Do to a worker what is due."""
         while worker.steps and worker.steps[0][0] <= now:
-            _, what = worker.steps.popleft()
-            self._step.commands.append(self._command_for(what, worker))
-            worker.was_terminated |= what in (Signal.TERMINATE, Signal.KILL)
-
-    @staticmethod
-    def _command_for(what: Signal, worker: Worker) -> do.Command:
-        if what is Signal.DUMP_STACK:
-            return do.DumpStack(worker_id=worker.id)
-        if (doom := worker.doom) is not None and what is Signal.INTERRUPT_JOB:
-            return do.InterruptJob(worker_id=worker.id, ordinal=doom.ordinal, limit=doom.limit)
-        if what is Signal.TERMINATE:
-            return do.TerminateWorker(worker_id=worker.id)
-        return do.KillWorker(worker_id=worker.id)
+            _, command = worker.steps.popleft()
+            self._step.commands.append(command)
+            worker.was_terminated |= isinstance(command, do.TerminateWorker | do.KillWorker)
 
     def _cause_of_death(self, worker: Worker, event: ev.WorkerExited) -> Cause:
         """Say why a worker died; what it was executing then is charged with that."""

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
+    from okanjo_conductor._types import Ordinal
+
 CLAIM: Final = 0
 DECLINED: Final = 1
 LOW: Final = 16
@@ -119,9 +121,9 @@ def last_kept(cells: memoryview[int]) -> int:
     return max(cells[LOW], cells[CLAIM])
 
 
-def last_started(cells: memoryview[int]) -> int | None:
-    """The ordinal that a dead worker had started last and not skipped, or None."""
-    claimed = cells[CLAIM]
+def last_started(cells: memoryview[int]) -> Ordinal | None:
+    """The ordinal that a worker has started last and not skipped, or None."""
+    claimed: Ordinal = cells[CLAIM]  # type: ignore[assignment]  # an ordinal is an int
     return claimed if claimed and claimed != cells[DECLINED] else None
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from okanjo_conductor._io.loops import Timer
 
-_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+_EVENTS = _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _FEW_TIMERS = 64
 """Below that many, those that were cancelled are not looked for."""
 
@@ -58,21 +58,6 @@ class Handle:
         except BaseException:
             name = getattr(self._callback, "__qualname__", repr(self._callback))
             log().exception("%s raised", name)
-
-
-class _Interest:
-    """Who wants to know of a descriptor."""
-
-    __slots__ = ("reader", "writer")
-
-    def __init__(self) -> None:
-        self.reader: Handle | None = None
-        self.writer: Handle | None = None
-
-    @property
-    def events(self) -> int:
-        """What the selector is to look for."""
-        return (_READ if self.reader else 0) | (_WRITE if self.writer else 0)
 
 
 class LightLoop:
@@ -160,62 +145,50 @@ class LightLoop:
         handle = Handle(callback, args)
         if self._heavy is not None:
             self._heavy.add_reader(fd, handle.run)
-            return
-        interest = self._interest_in(fd) or _Interest()
-        if interest.reader is not None:
-            interest.reader.cancel()
-        interest.reader = handle
-        self._watch(fd, interest)
+        else:
+            self._watch(fd, _READ, handle)
 
     def add_writer(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:
         """Call a function whenever there is room to write."""
         handle = Handle(callback, args)
         if self._heavy is not None:
             self._heavy.add_writer(fd, handle.run)
-            return
-        interest = self._interest_in(fd) or _Interest()
-        if interest.writer is not None:
-            interest.writer.cancel()
-        interest.writer = handle
-        self._watch(fd, interest)
+        else:
+            self._watch(fd, _WRITE, handle)
 
     def remove_reader(self, fd: Any) -> None:
         """Call it no more."""
         if self._heavy is not None:
             self._heavy.remove_reader(fd)
-            return
-        interest = self._interest_in(fd)
-        if interest is not None and interest.reader is not None:
-            interest.reader.cancel()
-            interest.reader = None
-            self._watch(fd, interest)
+        else:
+            self._watch(fd, _READ, None)
 
     def remove_writer(self, fd: Any) -> None:
         """Call it no more."""
         if self._heavy is not None:
             self._heavy.remove_writer(fd)
-            return
-        interest = self._interest_in(fd)
-        if interest is not None and interest.writer is not None:
-            interest.writer.cancel()
-            interest.writer = None
-            self._watch(fd, interest)
-
-    def _interest_in(self, fd: Any) -> _Interest | None:
-        try:
-            interest: _Interest = self._selector.get_key(fd).data
-        except (KeyError, ValueError):  # unknown, or closed
-            return None
-        return interest
-
-    def _watch(self, fd: Any, interest: _Interest) -> None:
-        is_known = self._interest_in(fd) is not None
-        if not interest.events:
-            self._selector.unregister(fd)
-        elif is_known:
-            self._selector.modify(fd, interest.events, interest)
         else:
-            self._selector.register(fd, interest.events, interest)
+            self._watch(fd, _WRITE, None)
+
+    def _watch(self, fd: Any, event: int, handle: Handle | None) -> None:
+        """Make this the call for an event of a descriptor; None: there is none any more."""
+        try:
+            handles: dict[int, Handle] = self._selector.get_key(fd).data
+        except (KeyError, ValueError):  # unknown, or closed
+            if handle is not None:
+                self._selector.register(fd, event, {event: handle})
+            return
+        before = handles.pop(event, None)
+        if before is not None:
+            before.cancel()
+        elif handle is None:
+            return
+        if handle is not None:
+            handles[event] = handle
+        if handles:
+            self._selector.modify(fd, sum(handles), handles)
+        else:
+            self._selector.unregister(fd)
 
     # Life
 
@@ -251,11 +224,7 @@ class LightLoop:
     def _turn(self) -> None:
         ready = self._ready
         for key, mask in self._selector.select(self._patience()):
-            interest: _Interest = key.data
-            if mask & _READ and interest.reader is not None:
-                ready.append(interest.reader)
-            if mask & _WRITE and interest.writer is not None:
-                ready.append(interest.writer)
+            ready += [key.data[event] for event in _EVENTS if mask & event and event in key.data]
         timers, now = self._timers, monotonic()
         while timers and timers[0][0] <= now:
             ready.append(heapq.heappop(timers)[2])
@@ -285,11 +254,9 @@ class LightLoop:
             return self._heavy
         heavy = new_asyncio_loop()
         for key in tuple(self._selector.get_map().values()):
-            interest: _Interest = key.data
-            if interest.reader is not None:
-                heavy.add_reader(key.fileobj, interest.reader.run)
-            if interest.writer is not None:
-                heavy.add_writer(key.fileobj, interest.writer.run)
+            for event, handle in key.data.items():
+                add = heavy.add_reader if event == _READ else heavy.add_writer
+                add(key.fileobj, handle.run)
         for when, _, handle in sorted(self._timers, key=lambda entry: entry[:2]):
             heavy.call_at(when, handle.run)
         for handle in self._ready:

@@ -691,8 +691,7 @@ class World:
         claimed, limit = cells.last_started(worker.cells), self.policy.max_rss
         if limit is not None and rss > limit and worker.force.goes_on(claimed):
             worker.force.measured = claimed
-        ordinal = None if claimed is None else Ordinal(claimed)
-        return self.send(ev.MemoryMeasured(worker_id=worker.id, rss=rss, claimed=ordinal))
+        return self.send(ev.MemoryMeasured(worker_id=worker.id, rss=rss, claimed=claimed))
 
     def ready(self, worker: SimWorker) -> list[do.Command]:
         """Let a worker be set up."""
@@ -794,7 +793,7 @@ class World:
                 worker_id=worker.id,
                 code=code if signal is None else None,
                 signal=signal,
-                claimed=None if claimed is None else Ordinal(claimed),
+                claimed=claimed,
                 detail=detail,
                 is_oom=is_oom,
             )
