@@ -700,3 +700,11 @@ def test_a_held_job_is_known_by_its_ordinal():
 def test_the_source_is_dry_when_it_had_nothing_more():
     assert Run(1).state.is_dry
     assert not Run(1, is_dry=False).state.is_dry
+
+
+@pytest.mark.parametrize(
+    ("policy", "measures"),
+    [({}, False), ({"max_rss": 1}, True), ({"recycle": Recycle(rss=1)}, True)],
+)
+def test_memory_is_measured_where_a_limit_depends_on_it(policy, measures):
+    assert Policy(**policy).measures_memory is measures

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -11,11 +13,12 @@ import time
 import pytest
 
 from faults import jobs
-from faults.harness import Watched, lines_of, wait_for_lines
+from faults.harness import Watched, lines_of, start_script, wait_for_lines
 from faults.moments import state_of, wait_until
 from okanjo_conductor import Cause, Conductor, JobState, Recycle, Retry
 from okanjo_conductor.errors import (
     ConfigurationError,
+    IntakeError,
     JobCancelledError,
     JobMemoryError,
     JobTimeoutError,
@@ -103,7 +106,6 @@ def test_what_is_not_written_in_python_is_interrupted_too(function):
 
 def test_a_job_that_waits_for_a_reply_is_interrupted_there():
     run = Watched(jobs.Reporter, [("ask",)], job_timeout=LIMIT, soft_timeout=True, timeout_grace=60)
-    run.conductor.command("asked")(lambda _: threading.Event())  # not picklable: no reply comes
 
     @run.conductor.command("asked")
     async def never(_message):
@@ -115,8 +117,6 @@ def test_a_job_that_waits_for_a_reply_is_interrupted_there():
 
 
 async def wait_for_ever():
-    import asyncio
-
     await asyncio.Event().wait()
 
 
@@ -155,8 +155,6 @@ def test_a_timeout_may_be_tried_again(tmp_path):
 
 
 def test_a_function_of_limits_that_makes_no_sense_breaks_the_source():
-    from okanjo_conductor.errors import IntakeError
-
     conductor = Conductor(jobs.double, jobs_queue=[1], job_timeout=lambda job: -1)
     with pytest.raises(IntakeError, match="seconds, more than 0"):
         conductor.run()
@@ -426,18 +424,27 @@ SCRIPT = """
 """
 
 
-def start_with(tmp_path, job):
-    from faults.harness import start_script
+WATCH = """
+    import threading
+    from faults.moments import note, wait_until
 
-    return start_script(tmp_path, SCRIPT.format(job=job))
+    def note_the_abort():
+        wait_until(lambda: type(conductor._stop).__name__ == "AbortRequested", "it is aborted")
+        note("aborted", 1)
+
+    threading.Thread(target=note_the_abort, daemon=True).start()
+"""
+
+
+def start_with(tmp_path, job, *, watch=""):
+    before, run, after = SCRIPT.format(job=job).partition("    try:")
+    return start_script(tmp_path, before + watch + run + after)
 
 
 @pytest.mark.parametrize(
     ("number", "raised"), [("SIGINT", "KeyboardInterrupt"), ("SIGTERM", "SystemExit 143")]
 )
 def test_the_first_signal_drains(number, raised, tmp_path):
-    import signal
-
     running, go = tmp_path / "running", tmp_path / "go"
     process = start_with(tmp_path, ("note_and_wait", str(running), str(go)))
     wait_for_lines(running, 1)
@@ -453,15 +460,13 @@ def test_the_first_signal_drains(number, raised, tmp_path):
 
 
 def test_the_second_signal_aborts_and_the_third_kills(tmp_path):
-    import signal
-
     running = tmp_path / "running"
-    process = start_with(tmp_path, ("be_busy", str(running), "ignores SIGTERM"))
+    process = start_with(tmp_path, ("be_busy", str(running), "ignores SIGTERM"), watch=WATCH)
     (worker,) = wait_for_lines(running, 1)
     process.send_signal(signal.SIGINT)
     process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    time.sleep(0.05)  # nothing to wait for: it says nothing
+    wait_for_lines(tmp_path / "aborted", 1)
     assert state_of(int(worker)) not in ("", "Z")
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=60)
@@ -470,8 +475,6 @@ def test_the_second_signal_aborts_and_the_third_kills(tmp_path):
 
 
 def test_handlers_that_were_there_before_are_there_again(tmp_path):
-    import signal
-
     def mine(*_):
         pass
 
@@ -485,8 +488,6 @@ def test_handlers_that_were_there_before_are_there_again(tmp_path):
 
 
 def test_no_handler_is_touched_outside_the_main_thread():
-    import signal
-
     before = signal.getsignal(signal.SIGINT)
     reports = []
     run = Conductor(jobs.double, jobs_queue=[1])
@@ -501,8 +502,6 @@ def test_what_is_ignored_stays_so(tmp_path):
     script = SCRIPT.replace(
         "import sys", "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN)"
     ).format(job=("note_and_wait", str(tmp_path / "running"), str(tmp_path / "go")))
-    from faults.harness import start_script
-
     process: subprocess.Popen = start_script(tmp_path, script)
     wait_for_lines(tmp_path / "running", 1)
     os.kill(process.pid, 2)

@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
+from guards import no_leaks, nothing_is_left
 
-from okanjo_conductor.testing.fixtures import no_leaks
-
-__all__ = ["no_leaks"]
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left(no_leaks):
-    pass
+__all__ = ["no_leaks", "nothing_is_left"]

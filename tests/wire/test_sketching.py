@@ -6,7 +6,6 @@ import functools
 import sys
 from collections import OrderedDict, deque
 from types import ModuleType
-from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -16,19 +15,11 @@ from okanjo_conductor._wire import sketching
 from okanjo_conductor._wire.codec import OUT_OF_BAND, Encoded, encode
 from okanjo_conductor._wire.sketching import unloadable_part
 
-
-class Pair(NamedTuple):
-    left: object
-    right: object
-
+from .parts import Box, DictOf, ListOf, OddError, Pair, SetOf, Slotted, placed, ways
 
 FAIL = f"{__name__}.fail"
 loads = []
 """What was loaded, in order."""
-
-
-class OddError(BaseException):
-    """No `Exception`."""
 
 
 def fail(error=ValueError):
@@ -42,18 +33,6 @@ class Fails:
 
     def __reduce__(self):
         return fail, self.arguments
-
-
-class Box:
-    def __init__(self, content=1):
-        self.content = content
-
-
-class Slotted:
-    __slots__ = ("content",)
-
-    def __init__(self, content):
-        self.content = content
 
 
 class FailsToBeFilled(Box):
@@ -85,18 +64,6 @@ class WithState:
 
     def __setstate__(self, state):
         raise AssertionError
-
-
-class ListOf(list):
-    pass
-
-
-class DictOf(dict):
-    pass
-
-
-class SetOf(set):
-    pass
 
 
 class Deep:
@@ -141,7 +108,7 @@ def cycle():
         ([FailsToBeFilled(Box())], "[0]", f"{__name__}.FailsToBeFilled"),
         ((FailsToBeMade(), 1), "[0]", f"{__name__}.FailsToBeMade"),
         ({Fails(): 1}, "", None),
-        ({"x": 1, Pair(1, 2): Fails()}, f"[<{__name__}.Pair>]", FAIL),
+        ({"x": 1, Pair(1, 2): Fails()}, f"[<{Pair.__module__}.Pair>]", FAIL),
         ({(1, 2): Fails()}, "[(1, 2)]", FAIL),
         ({len: Fails()}, "[<len>]", FAIL),
         (Pair(1, Fails()), ".__getnewargs__()[1]", FAIL),
@@ -222,27 +189,9 @@ def test_a_pickle_of_too_many_operations_is_not_searched_to_the_end(monkeypatch)
 
 
 keys = st.text(max_size=3) | st.integers()
-ways = st.lists(st.tuples(st.sampled_from("[({ox"), keys, st.integers(0, 3)), max_size=12)
 
 
-def placed(way, inner):
-    """Put a value into another."""
-    kind, key, before = way
-    filler = list(range(before))
-    match kind:
-        case "[":
-            return [*filler, inner]
-        case "(":
-            return (*filler, inner, "after")
-        case "{":
-            return {"before": 1, key: inner}
-        case "o":
-            return Box(inner)
-        case _:
-            return Slotted(inner)
-
-
-@given(ways)
+@given(ways(keys))
 def test_a_path_leads_to_the_part(steps):
     value = bad = Fails()
     for step in steps:

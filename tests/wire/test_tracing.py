@@ -9,7 +9,6 @@ import threading
 from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass
 from types import FunctionType, SimpleNamespace
-from typing import NamedTuple
 
 import cloudpickle
 import pytest
@@ -20,31 +19,9 @@ from okanjo_conductor._wire import tracing
 from okanjo_conductor._wire.byvalue import reducers
 from okanjo_conductor._wire.tracing import unpicklable_part
 
+from .parts import Box, DictOf, ListOf, OddError, Pair, SetOf, Slotted, placed, ways
+
 LOCK = threading.Lock()
-
-
-class Pair(NamedTuple):
-    left: object
-    right: object
-
-
-class OddError(BaseException):
-    """No `Exception`."""
-
-
-class Box:
-    def __init__(self, content):
-        self.content = content
-
-    def method(self):
-        pass
-
-
-class Slotted:
-    __slots__ = ("content", "empty")
-
-    def __init__(self, content):
-        self.content = content
 
 
 class Both(Slotted):
@@ -59,18 +36,6 @@ class Both(Slotted):
 class Data:
     name: str
     content: object
-
-
-class ListOf(list):
-    pass
-
-
-class DictOf(dict):
-    pass
-
-
-class SetOf(set):
-    pass
 
 
 class Odd:
@@ -282,27 +247,9 @@ class HidesItsParts:
 
 
 keys = st.text(max_size=3) | st.integers() | st.tuples(st.integers())
-ways = st.lists(st.tuples(st.sampled_from("[({ox"), keys, st.integers(0, 3)), max_size=12)
 
 
-def placed(way, inner):
-    """Put a value into another."""
-    kind, key, before = way
-    filler = list(range(before))
-    match kind:
-        case "[":
-            return [*filler, inner]
-        case "(":
-            return (*filler, inner, "after")
-        case "{":
-            return {"before": 1, key: inner}
-        case "o":
-            return Box(inner)
-        case _:
-            return Slotted(inner)
-
-
-@given(ways)
+@given(ways(keys))
 def test_a_path_leads_to_the_part(steps):
     value = LOCK
     for step in steps:
