@@ -567,10 +567,13 @@ class Conductor(EventEmitter):
             log().info(text, *args)
 
     def _request_stop(self, request: AbortRequested | DrainRequested) -> None:
-        if not isinstance(self._stop, AbortRequested):
-            self._stop = request
+        self._note_stop(request)
         if self._run is not None:
             self._soon(self._run.post, request)
+
+    def _note_stop(self, request: AbortRequested | DrainRequested) -> None:
+        if not isinstance(self._stop, AbortRequested):
+            self._stop = request
 
     def _soon(self, function: Callable[..., Any], *args: Any) -> None:
         """Call a function in the thread of the run."""
@@ -600,10 +603,11 @@ class Conductor(EventEmitter):
     # Signals to this process: in the main thread, between any two steps
 
     def _on_first_signal(self, name: str) -> None:
+        # Asked for before it is said: who reads it may send the second signal, into this handler.
+        self._request_stop_soon(DrainRequested(why=f"{name} received"))
         log().warning(
             "%s: finishing the jobs in execution; once more aborts them, a third time kills", name
         )
-        self._request_stop_soon(DrainRequested(why=f"{name} received"))
 
     def _on_second_signal(self, name: str) -> None:
         self._request_stop_soon(AbortRequested(why=f"{name} received again"))
@@ -615,7 +619,7 @@ class Conductor(EventEmitter):
 
     def _request_stop_soon(self, request: AbortRequested | DrainRequested) -> None:
         loop, run = self._loop, self._run
-        self._stop = request
+        self._note_stop(request)
         if loop is not None and run is not None:
             loops.call_soon(loop, run.post, request)
 
