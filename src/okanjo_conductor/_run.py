@@ -126,6 +126,7 @@ class Run:
         self._events: deque[ev.Event] = deque()
         self._is_handling = False
         self._timer: Timer | None = None
+        self._timer_at: float | None = None
         self._tick_timer: Timer | None = None
         self._is_over = False
         self._error: Exception | None = None
@@ -261,14 +262,18 @@ class Run:
         self._finish(None)
 
     def _set_timer(self) -> None:
+        deadline = None if self._is_over else self._state.next_deadline()
+        if deadline == self._timer_at:
+            return
+        self._timer_at = deadline
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        deadline = self._state.next_deadline()
-        if deadline is not None and not self._is_over:
+        if deadline is not None:
             self._timer = self._loop.call_at(deadline, self._pass_time)
 
     def _pass_time(self) -> None:
+        self._timer_at = None
         self._read_outcomes()  # who has just finished must not be judged
         self.post(ev.TimePassed())
 

@@ -113,14 +113,21 @@ class _Batch:
     """Jobs handed out together."""
 
     def __init__(
-        self, first: int, wires: list[Any], keys: list[Key], histories: dict[int, list[BadEnd]]
+        self, first: int, wires: list[Any], keys: bytes, histories: list[tuple[int, list[BadEnd]]]
     ) -> None:
         self.first = first
         self.wires = wires
-        self.keys = keys
-        self.histories = histories
+        self._pickled_keys = keys
+        self._keys: list[Key] = []
+        self.histories = dict(histories)
         self.claimed: Iterator[int] = iter(())
         """Claims the next job each time it is asked; shared by the loop and `get_next_job`."""
+
+    def key(self, index: int) -> Key:
+        """Return the key of a job. They are read when one is asked for: mostly none is."""
+        if not self._keys:
+            self._keys = _keys(self._pickled_keys, len(self.wires))
+        return self._keys[index]
 
 
 class Runtime:
@@ -345,7 +352,7 @@ class Runtime:
         if batch is None or index < 0:
             return None
         history = batch.histories.get(index, [])
-        return JobInfo(batch.keys[index], len(history) + 1, tuple(map(_attempt, history)))
+        return JobInfo(batch.key(index), len(history) + 1, tuple(map(_attempt, history)))
 
     def _done_item(self, value: Any) -> _Item:
         item = records.atom(value) if type(value) in ATOMS else self._value_item(value)
@@ -438,14 +445,11 @@ class Runtime:
     # What the conductor says about jobs
 
     def _on_jobs(self, message: Jobs) -> None:
-        keys = _keys(message.keys, len(message.wires))
-        histories = dict(message.histories)
-        self._batches.append(_Batch(message.first, message.wires, keys, histories))
+        self._batches.append(_Batch(message.first, message.wires, message.keys, message.histories))
 
     def _on_large_job(self, message: LargeJob) -> None:
-        keys = _keys(message.key, 1)
-        histories = {0: message.history}
-        self._batches.append(_Batch(message.ordinal, [message.value], keys, histories))
+        histories = [(0, message.history)]
+        self._batches.append(_Batch(message.ordinal, [message.value], message.key, histories))
 
     def _on_define(self, message: Define) -> None:
         setattr(sys.modules["__main__"], message.name, pickling.loads(message.blob))
