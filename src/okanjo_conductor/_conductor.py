@@ -581,7 +581,7 @@ class Conductor(EventEmitter):
             log().exception("a listener to %r raised", event)
 
     def _say(self, text: str, *args: Any) -> None:
-        if self.logging:
+        if self.logging and "logging" in sys.modules:  # else nobody has asked to hear it
             log().info(text, *args)
 
     def _request_stop(self, request: AbortRequested | DrainRequested) -> None:

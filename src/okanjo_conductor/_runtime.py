@@ -74,6 +74,8 @@ _BELL = 10_000_000
 batch, for the same reason."""
 _TURN = 0.05
 """Seconds that a thread other than the main one reads the link at a time."""
+_SETTLED, _NEVER = 50_000_000, 1 << 63
+"""Nanoseconds of life after which a worker registers for the barrier, 2 ms of work; and no more."""
 _INTERRUPT_AGAIN = 0.02
 """Seconds until an interruption is tried again."""
 _started: Runtime | None = None
@@ -157,6 +159,7 @@ class Runtime:
         """Error and value given to `complete_job` for the job at hand."""
         self._rung = 0
         """When the conductor was told last, on the clock of `_started`."""
+        self._registers_at = perf_counter_ns() + _SETTLED
         self._told = 0
         """Of how many outcomes the conductor was told then."""
         self._started = 0
@@ -176,7 +179,6 @@ class Runtime:
         worker._on_listener(self._note_listener)
         _logs.install(self, self._place.log_level)
         signal.signal(signal.SIGUSR2, self._interrupt)
-        cells.register_for_membarrier()
         try:
             worker.setup()
             worker.start_monitoring()
@@ -468,6 +470,9 @@ class Runtime:
     def _ring(self) -> None:
         """Tell the conductor that there are outcomes, if it has not been told of all."""
         self._rung = perf_counter_ns()
+        if self._rung > self._registers_at:
+            self._registers_at = _NEVER
+            cells.register_for_membarrier(self._link.cells)
         if self._told != self._link.log.count:
             self._told = self._link.log.count
             self._link.send(Bell())
