@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, MutableMapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyee.base import EventEmitter
@@ -46,6 +46,7 @@ from okanjo_conductor.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator, Iterator
+    from concurrent.futures import Future
 
     from okanjo_conductor._delivery import OutcomeBuffer
     from okanjo_conductor._intake import JobsQueue
@@ -166,6 +167,8 @@ class Conductor(EventEmitter):
         self._run: Run | None = None
         self._loop: Loop | None = None
         self._thread = 0
+        self._calls: set[Future[Any]] = set()
+        """What other threads wait for the run to do."""
 
     def __repr__(self) -> str:
         state = "processing" if self._is_processing else "over" if self._has_started else "new"
@@ -310,13 +313,19 @@ class Conductor(EventEmitter):
             yet is unknown.
         """
         run = self._run
-        return run is not None and bool(self._call(run.cancel, key))
+        if run is None:
+            return False
+        try:
+            return bool(self._call(run.cancel, key))
+        except _RunIsOverError:
+            return False
 
     def resize(self, worker_limit: int) -> None:
         """Let there be more workers, or fewer; surplus ones finish the job at hand and leave."""
         self._worker_limit = checked_limit(worker_limit)
         if self._run is not None:
-            self._call(self._run.resize, self._worker_limit)
+            with suppress(_RunIsOverError):
+                self._call(self._run.resize, self._worker_limit)
 
     def drain(self, deadline: float | None = None) -> None:
         """Stop softly: finish the jobs in execution, start no other, give back the rest.
@@ -345,8 +354,10 @@ class Conductor(EventEmitter):
         """
         run = self._run
         checked_seconds("timeout", timeout)
-        if run is not None:
-            self._call(run.intake.add_job, job, key, timeout)
+        if run is not None and threading.get_ident() == self._thread:
+            run.intake.add_job(job, key, timeout)
+        elif run is not None and run.intake.post_job(job, key, timeout):
+            return
         elif key is None and timeout is None:
             self.jobs_queue.append(job)
         else:
@@ -368,12 +379,17 @@ class Conductor(EventEmitter):
         """
         if self._run is None:
             raise WorkerGoneError(worker_id)
-        self._call(self._run.exchange.send_message, worker_id, command_name, data, callback_id)
+        send = self._run.exchange.send_message
+        try:
+            self._call(send, worker_id, command_name, data, callback_id)
+        except _RunIsOverError:
+            raise WorkerGoneError(worker_id) from None
 
     def broadcast_message_to_workers(self, command_name: str, data: Any = None) -> None:
         """Send all workers there are now a message."""
         if self._run is not None:
-            self._call(self._run.exchange.broadcast, command_name, data)
+            with suppress(_RunIsOverError):
+                self._call(self._run.exchange.broadcast, command_name, data)
 
     # Lookups
 
@@ -461,6 +477,8 @@ class Conductor(EventEmitter):
             yield
         finally:
             self._run = self._loop = None
+            for call in tuple(self._calls):
+                call.cancel()
             self._is_processing = False
             self._emit("end")
 
@@ -563,14 +581,17 @@ class Conductor(EventEmitter):
             log().exception("a listener to %r raised", event)
 
     def _say(self, text: str, *args: Any) -> None:
-        if self.logging:
+        if self.logging and "logging" in sys.modules:  # else nobody has asked to hear it
             log().info(text, *args)
 
     def _request_stop(self, request: AbortRequested | DrainRequested) -> None:
-        if not isinstance(self._stop, AbortRequested):
-            self._stop = request
+        self._note_stop(request)
         if self._run is not None:
             self._soon(self._run.post, request)
+
+    def _note_stop(self, request: AbortRequested | DrainRequested) -> None:
+        if not isinstance(self._stop, AbortRequested):
+            self._stop = request
 
     def _soon(self, function: Callable[..., Any], *args: Any) -> None:
         """Call a function in the thread of the run."""
@@ -581,29 +602,43 @@ class Conductor(EventEmitter):
             loops.call_soon(loop, function, *args)
 
     def _call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a function in the thread of the run; return or raise here what it does."""
+        """Call a function in the thread of the run; return or raise here what it does.
+
+        Raises:
+            _RunIsOverError: it was not called.
+        """
         if threading.get_ident() == self._thread:
             return function(*args)
-        from concurrent.futures import Future
+        from concurrent.futures import CancelledError, Future
 
         done: Future[Any] = Future()
 
         def call() -> None:
-            try:
-                done.set_result(function(*args))
-            except BaseException as error:
-                done.set_exception(error)
+            if done.set_running_or_notify_cancel():
+                try:
+                    done.set_result(function(*args))
+                except BaseException as error:
+                    done.set_exception(error)
 
-        self._soon(call)
-        return done.result()
+        self._calls.add(done)  # before it is seen whether the run goes on: its end looks here after
+        try:
+            self._soon(call)
+            if self._loop is None:
+                done.cancel()
+            return done.result()
+        except CancelledError:
+            raise _RunIsOverError from None
+        finally:
+            self._calls.discard(done)
 
     # Signals to this process: in the main thread, between any two steps
 
     def _on_first_signal(self, name: str) -> None:
+        # Asked for before it is said: who reads it may send the second signal, into this handler.
+        self._request_stop_soon(DrainRequested(why=f"{name} received"))
         log().warning(
             "%s: finishing the jobs in execution; once more aborts them, a third time kills", name
         )
-        self._request_stop_soon(DrainRequested(why=f"{name} received"))
 
     def _on_second_signal(self, name: str) -> None:
         self._request_stop_soon(AbortRequested(why=f"{name} received again"))
@@ -615,9 +650,13 @@ class Conductor(EventEmitter):
 
     def _request_stop_soon(self, request: AbortRequested | DrainRequested) -> None:
         loop, run = self._loop, self._run
-        self._stop = request
+        self._note_stop(request)
         if loop is not None and run is not None:
             loops.call_soon(loop, run.post, request)
+
+
+class _RunIsOverError(Exception):
+    """The run has ended before it could do what another thread wanted of it."""
 
 
 def conduct(

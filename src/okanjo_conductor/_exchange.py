@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 from okanjo_conductor._io.loggers import log
 from okanjo_conductor._types import Message
-from okanjo_conductor._wire import byvalue, failures
+from okanjo_conductor._wire import byvalue, failures, pickling
 from okanjo_conductor._wire import messages as msg
 from okanjo_conductor._wire.codec import Encoded, decode
 from okanjo_conductor.errors import SerialisationError, UnknownCommandError, WorkerGoneError
@@ -183,7 +182,7 @@ def _encoded(value: Any) -> tuple[Encoded, BaseException | None]:
         return _NOTHING, error
 
 
-_NOTHING = Encoded(pickle.dumps(None), [])
+_NOTHING = Encoded(pickling.dumps(None), [])
 _ON_MESSAGE: dict[type[Any], Callable[[Exchange, int, Any], None]] = {
     msg.Ask: Exchange._on_ask,
     msg.LookUp: Exchange._on_look_up,

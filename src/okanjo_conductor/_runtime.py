@@ -22,21 +22,19 @@ import sys
 import threading
 from collections import deque
 from contextlib import suppress
-from itertools import count
-from time import monotonic, perf_counter_ns
+from time import perf_counter_ns
 
 from okanjo_conductor import _logs
 from okanjo_conductor._io import assignment, cells
 from okanjo_conductor._io.cells import CLAIM, HIGH, LOW
 from okanjo_conductor._io.leaving import leave_fork, leave_process
 from okanjo_conductor._logs import log
-from okanjo_conductor._types import LATER, Attempt, Cause, JobInfo, Key, Message
+from okanjo_conductor._talk import ConductorGone, Talk
+from okanjo_conductor._types import LATER, Attempt, Cause, JobInfo, Key
 from okanjo_conductor._wire import failures, pickling, records
 from okanjo_conductor._wire.byvalue import encode_by_value, reducers
-from okanjo_conductor._wire.codec import ATOMS, Encoded, decode, decode_payload, encode
+from okanjo_conductor._wire.codec import ATOMS, Encoded, decode_payload, encode
 from okanjo_conductor._wire.messages import (
-    Answer,
-    Ask,
     Bell,
     Bye,
     Declined,
@@ -46,10 +44,7 @@ from okanjo_conductor._wire.messages import (
     LargeOutcome,
     LastWords,
     Log,
-    LookUp,
-    Post,
     Ready,
-    SetLookup,
     Stats,
     Stop,
 )
@@ -58,7 +53,6 @@ from okanjo_conductor.errors import (
     JobError,
     JobTimeoutError,
     RemoteError,
-    SerialisationError,
 )
 
 TYPE_CHECKING = False
@@ -71,7 +65,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._basis import Basis
     from okanjo_conductor._io.assignment import Assignment
     from okanjo_conductor._io.worker_link import WorkerLink
-    from okanjo_conductor._wire.messages import AnyMessage, BadEnd
+    from okanjo_conductor._wire.messages import BadEnd
 
 CRASH_CODE = 4
 """Exit code of `crash`, as in the Node module."""
@@ -80,6 +74,8 @@ _BELL = 10_000_000
 batch, for the same reason."""
 _TURN = 0.05
 """Seconds that a thread other than the main one reads the link at a time."""
+_SETTLED, _NEVER = 50_000_000, 1 << 63
+"""Nanoseconds of life after which a worker registers for the barrier, 2 ms of work; and no more."""
 _INTERRUPT_AGAIN = 0.02
 """Seconds until an interruption is tried again."""
 _started: Runtime | None = None
@@ -115,55 +111,25 @@ def start(worker: Basis) -> None:
     _started.run()
 
 
-class Reply:
-    """The reply to a request, to come: a small future.
-
-    Waiting for it handles what else arrives meanwhile.
-    """
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._done = threading.Event()
-        self._error: BaseException | None = None
-        self._value: Any = None
-
-    def done(self) -> bool:
-        """Whether the reply is here."""
-        return self._done.is_set()
-
-    def result(self, timeout: float | None = None) -> Any:
-        """Wait for the reply.
-
-        Args:
-            timeout: seconds; None waits as long as the conductor lives.
-
-        Raises:
-            TimeoutError: it did not come in time.
-            Exception: what the conductor's handler raised.
-        """
-        self._runtime.wait_for(self._done.is_set, timeout)
-        if self._error is not None:
-            raise self._error
-        return self._value
-
-    def resolve(self, error: BaseException | None, value: Any) -> None:
-        """Let the waiting end."""
-        self._error, self._value = error, value
-        self._done.set()
-
-
 class _Batch:
     """Jobs handed out together."""
 
     def __init__(
-        self, first: int, wires: list[Any], keys: list[Key], histories: dict[int, list[BadEnd]]
+        self, first: int, wires: list[Any], keys: bytes, histories: list[tuple[int, list[BadEnd]]]
     ) -> None:
         self.first = first
         self.wires = wires
-        self.keys = keys
-        self.histories = histories
+        self._pickled_keys = keys
+        self._keys: list[Key] = []
+        self.histories = dict(histories)
         self.claimed: Iterator[int] = iter(())
         """Claims the next job each time it is asked; shared by the loop and `get_next_job`."""
+
+    def key(self, index: int) -> Key:
+        """Return the key of a job. They are read when one is asked for: mostly none is."""
+        if not self._keys:
+            self._keys = _keys(self._pickled_keys, len(self.wires))
+        return self._keys[index]
 
 
 class Runtime:
@@ -173,20 +139,18 @@ class Runtime:
         self._worker = worker
         self._place = place
         self._link: WorkerLink = place.link
+        handlers: dict[type[Any], Callable[[Any], None]] = {
+            Jobs: self._on_jobs,
+            LargeJob: self._on_large_job,
+            Define: self._on_define,
+            Stop: self._on_stop,
+        }
+        self.talk = Talk(worker, place, handlers, self._check_deadline)
         self._largest_item = place.link.log.largest - records.HEAD_SIZE
         self._is_heard = False
         """Whether anybody has ever listened to ``job_done``."""
         self._batches: deque[_Batch] = deque()
-        self._posts: deque[Message] = deque()
-        """Messages that wait for the end of the job."""
-        self._arrived: deque[Post] = deque()
-        """Replies to hand over: not while reading, because who gets one may ask for another."""
         self._is_stopping = False
-        self._reading = threading.Lock()
-        """Held by the thread that reads the link."""
-        self._replies: dict[str, tuple[Reply, Callable[..., Any] | None]] = {}
-        self._answers: dict[int, Reply] = {}
-        self._numbers = count(1)
         self._batch: _Batch | None = None
         self._index = -1
         """Position of the job at hand in its batch; -1 between jobs."""
@@ -195,6 +159,7 @@ class Runtime:
         """Error and value given to `complete_job` for the job at hand."""
         self._rung = 0
         """When the conductor was told last, on the clock of `_started`."""
+        self._registers_at = perf_counter_ns() + _SETTLED
         self._told = 0
         """Of how many outcomes the conductor was told then."""
         self._started = 0
@@ -214,7 +179,6 @@ class Runtime:
         worker._on_listener(self._note_listener)
         _logs.install(self, self._place.log_level)
         signal.signal(signal.SIGUSR2, self._interrupt)
-        cells.register_for_membarrier()
         try:
             worker.setup()
             worker.start_monitoring()
@@ -225,7 +189,7 @@ class Runtime:
             self.report_stats()
             self._emit("completed")
             link.send(Bye())
-        except (_ConductorGone, BrokenPipeError, ConnectionResetError):
+        except (ConductorGone, BrokenPipeError, ConnectionResetError):
             leave_process(1)  # the conductor is gone
         except OSError:
             if not link.is_abandoned:
@@ -238,14 +202,14 @@ class Runtime:
             import traceback
 
             error = "".join(traceback.format_exception(error))
-        with suppress(OSError, _ConductorGone):
+        with suppress(OSError, ConductorGone):
             self.report_stats()
             self._link.send(LastWords(f"crash() was called: {error}"))
         leave_process(CRASH_CODE)
 
     def _work(self) -> None:
         while True:
-            self._deliver_posts()
+            self.talk.deliver_posts()
             if self._batches:
                 self._run_batch(self._batches.popleft())
                 self._report_declined()
@@ -253,7 +217,10 @@ class Runtime:
             elif self._is_stopping:
                 return
             else:
-                self._read_blocking()
+                self.talk.read_unless(self._is_wanted)
+
+    def _is_wanted(self) -> bool:
+        return bool(self._batches or self.talk.posts or self._is_stopping)
 
     # One attempt
 
@@ -317,11 +284,11 @@ class Runtime:
         self._started = now
         if self._is_heard:
             self._emit("job_done")
-        if self._posts:
-            self._deliver_posts()
+        if self.talk.posts:
+            self.talk.deliver_posts()
         if now - self._rung > _BELL:
             self._ring()
-            self._read_nowait()
+            self.talk.read_nowait()
             self._started = perf_counter_ns()
 
     def _write(self, ordinal: int, nanoseconds: int, item: bytes | Encoded | _LargeFailure) -> None:
@@ -338,7 +305,7 @@ class Runtime:
 
     def _completed(self, value: Any) -> Any:
         """Wait for `complete_job`; return its value, or raise its error."""
-        self.wait_for(lambda: self._completion is not None, None)
+        self.talk.wait_for(lambda: self._completion is not None, None)
         error, completed = self._completion or (None, None)
         if error:
             raise error if isinstance(error, BaseException) else JobError(str(error))
@@ -387,7 +354,7 @@ class Runtime:
         if batch is None or index < 0:
             return None
         history = batch.histories.get(index, [])
-        return JobInfo(batch.keys[index], len(history) + 1, tuple(map(_attempt, history)))
+        return JobInfo(batch.key(index), len(history) + 1, tuple(map(_attempt, history)))
 
     def _done_item(self, value: Any) -> _Item:
         item = records.atom(value) if type(value) in ATOMS else self._value_item(value)
@@ -423,7 +390,7 @@ class Runtime:
         return job.key if job else None
 
     def _failure_item(self, error: BaseException) -> bytes | _LargeFailure:
-        if isinstance(error, _ConductorGone):
+        if isinstance(error, ConductorGone):
             raise error
         if self._link.is_abandoned:
             leave_fork(error)
@@ -458,6 +425,10 @@ class Runtime:
         self._overdue = 0
         raise JobTimeoutError(self._link.cells[cells.LIMIT] / 1e9)
 
+    def _check_deadline(self) -> None:
+        if self._overdue and self._is_at(self._overdue):
+            self._raise_timeout()
+
     # Recalled jobs
 
     def _decline(self, ordinal: int) -> None:
@@ -473,63 +444,14 @@ class Runtime:
             self._link.send(Declined(*self._declined))
             self._declined = None
 
-    # Reading the link
-
-    def wait_for(self, is_met: Callable[[], bool], timeout: float | None) -> None:
-        """Handle what arrives until a condition is met, from any thread.
-
-        Raises:
-            TimeoutError: it was not met in time.
-        """
-        deadline = None if timeout is None else monotonic() + timeout
-        while not is_met():
-            left = None if deadline is None else deadline - monotonic()
-            if left is not None and left <= 0:
-                message = f"no reply within {timeout} s"
-                raise TimeoutError(message)
-            if self._overdue and self._is_at(self._overdue):
-                self._raise_timeout()
-            if not self._reading.acquire(timeout=_TURN):
-                continue
-            try:
-                if not is_met():
-                    self._link.wait(_TURN if left is None else min(left, _TURN))
-                    self._handle(self._received(self._link.receive_nowait))
-            finally:
-                self._reading.release()
-            self._deliver_replies()
-
-    def _read_blocking(self) -> None:
-        with self._reading:
-            if not (self._batches or self._posts or self._is_stopping):
-                self._handle(self._received(self._link.receive))
-        self._deliver_replies()
-
-    def _read_nowait(self) -> None:
-        with self._reading:
-            self._handle(self._received(self._link.receive_nowait))
-        self._deliver_replies()
-
-    @staticmethod
-    def _received(read: Callable[[], list[AnyMessage]]) -> list[AnyMessage]:
-        try:
-            return read()
-        except (EOFError, ConnectionResetError) as error:
-            raise _ConductorGone from error
-
-    def _handle(self, messages: list[AnyMessage]) -> None:
-        for message in messages:
-            _ON_MESSAGE[type(message)](self, message)
+    # What the conductor says about jobs
 
     def _on_jobs(self, message: Jobs) -> None:
-        keys = _keys(message.keys, len(message.wires))
-        histories = dict(message.histories)
-        self._batches.append(_Batch(message.first, message.wires, keys, histories))
+        self._batches.append(_Batch(message.first, message.wires, message.keys, message.histories))
 
     def _on_large_job(self, message: LargeJob) -> None:
-        keys = _keys(message.key, 1)
-        histories = {0: message.history}
-        self._batches.append(_Batch(message.ordinal, [message.value], keys, histories))
+        histories = [(0, message.history)]
+        self._batches.append(_Batch(message.ordinal, [message.value], message.key, histories))
 
     def _on_define(self, message: Define) -> None:
         setattr(sys.modules["__main__"], message.name, pickling.loads(message.blob))
@@ -537,111 +459,23 @@ class Runtime:
     def _on_stop(self, _message: Stop) -> None:
         self._is_stopping = True
 
-    def _on_answer(self, message: Answer) -> None:
-        reply = self._answers.pop(message.request, None)
-        if reply is not None:
-            reply.resolve(*_decoded(message))
-
-    def _on_post(self, message: Post) -> None:
-        if message.callback is None:
-            error, data = _decoded(message)
-            if error is None:
-                self._posts.append(self._message(message, data))
-            else:
-                log().error("message %r is lost: %s", message.cmd, error)
-        else:
-            self._arrived.append(message)
-
-    def _message(self, post: Post, data: Any) -> Message:
-        return Message(post.cmd, data, post.callback, self._place.worker_id, self._place.master_id)
-
-    def _deliver_replies(self) -> None:
-        """Hand over the replies that have arrived."""
-        while self._arrived:
-            try:
-                reply = self._arrived.popleft()
-            except IndexError:
-                return  # another thread was faster
-            self._deliver_reply(reply)
-
-    def _deliver_reply(self, reply: Post) -> None:
-        callback = reply.callback or ""
-        error, data = _decoded(reply)
-        if error is not None:
-            self.fire(callback, error, None)
-            return
-        message = self._message(reply, data)
-        self._hand_to_user(message)
-        if callback in self._replies:
-            self.fire(callback, None, message)
-
-    def _deliver_posts(self) -> None:
-        """Let the worker handle the messages that waited."""
-        while self._posts:
-            self._hand_to_user(self._posts.popleft())
-
-    def _hand_to_user(self, post: Message) -> None:
-        try:
-            self._worker.on_master_message(post)
-        except (Exception, SystemExit):
-            log().exception("on_master_message raised for command %r", post.cmd)
-
-    # Talking to the conductor
-
-    def ask(self, command: str, data: Any, callback: Callable[..., Any] | None) -> Reply:
-        """Send a custom message."""
-        reply = Reply(self)
-        name = f"{self._place.worker_id}-{next(self._numbers)}"
-        self._replies[name] = reply, callback
-        self._send(Ask(command, name, encode_by_value(data)))
-        return reply
-
-    def fire(self, name: str, error: BaseException | None, data: Any) -> None:
-        """Resolve the request that carried this callback id."""
-        reply, callback = self._replies.pop(name, (None, None))
-        if reply is None:
-            log().warning("nobody waits for callback %r; ignored", name)
-            return
-        reply.resolve(error, data)
-        if callback is not None:
-            try:
-                callback(error, data)
-            except (Exception, SystemExit):
-                log().exception("the callback of a request raised")
-
-    def look_up(self, name: str, keys: list[Any]) -> list[Any]:
-        """Ask for lookup entries: ``(value,)`` or None for each key."""
-        found: list[Any] = self._ask_lookup(LookUp, name, keys)
-        return found
-
-    def set_lookup(self, name: str, key: Any, value: Any) -> None:
-        """Set a lookup entry, and wait until it is set."""
-        self._ask_lookup(SetLookup, name, (key, value))
-
-    def _ask_lookup(self, kind: type[LookUp | SetLookup], name: str, value: Any) -> Any:
-        number = next(self._numbers)
-        reply = self._answers[number] = Reply(self)
-        self._send(kind(number, name, encode_by_value(value)))
-        return reply.result()
+    # What the conductor is told
 
     def report_stats(self) -> None:
         """Send the counters."""
         totals, span = self._worker._take_report()
-        self._send(Stats(totals, span))
+        self.talk.send(Stats(totals, span))
         self._emit("stats", totals)
 
     def _ring(self) -> None:
         """Tell the conductor that there are outcomes, if it has not been told of all."""
         self._rung = perf_counter_ns()
+        if self._rung > self._registers_at:
+            self._registers_at = _NEVER
+            cells.register_for_membarrier(self._link.cells)
         if self._told != self._link.log.count:
             self._told = self._link.log.count
             self._link.send(Bell())
-
-    def _send(self, message: AnyMessage) -> None:
-        try:
-            self._link.send(message)
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise _ConductorGone from error
 
     def _emit(self, event: str, *args: Any) -> None:
         """Tell listeners, if there are any; what they raise is logged."""
@@ -679,14 +513,6 @@ class Runtime:
 _OURS = "okanjo_conductor._"
 _HARMLESS = frozenset({"okanjo_conductor._basis", "okanjo_conductor._worker"})
 """They call the user's function, or are called by it, and have nothing to leave halfway."""
-_ON_MESSAGE: dict[type[Any], Callable[[Runtime, Any], None]] = {
-    Jobs: Runtime._on_jobs,
-    LargeJob: Runtime._on_large_job,
-    Define: Runtime._on_define,
-    Stop: Runtime._on_stop,
-    Answer: Runtime._on_answer,
-    Post: Runtime._on_post,
-}
 
 
 class _LargeFailure:
@@ -698,10 +524,6 @@ class _LargeFailure:
 
 _Item: TypeAlias = int | bytes | Encoded | _LargeFailure
 """A result on its way: an integer, or ready for a record, or too large for one."""
-
-
-class _ConductorGone(BaseException):
-    """Nobody is left to work for. Not an `Exception`: no job may catch it."""
 
 
 def _attempt(end: BadEnd) -> Attempt:
@@ -733,14 +555,3 @@ def _keys(pickled: bytes, count: int) -> list[Key]:
         log().exception("the keys of %d jobs cannot be unpickled in the worker", count)
         return ["(a key that cannot be unpickled in the worker)"] * count
     return keys
-
-
-def _decoded(message: Answer | Post) -> tuple[BaseException | None, Any]:
-    """Read the error and the value of a reply."""
-    if message.error is not None:
-        return failures.rebuild(failures.unpack(message.error)), None
-    try:
-        return None, decode(message.value)
-    except BaseException as error:  # a class's __setstate__ may raise anything
-        text = f"data from the conductor cannot be unpickled: {failures.said(error)}"
-        return SerialisationError(text), None

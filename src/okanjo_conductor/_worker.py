@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, NoReturn
 
-    from okanjo_conductor._runtime import Reply
+    from okanjo_conductor._talk import Reply
     from okanjo_conductor._types import JobInfo
 
 
@@ -94,7 +94,7 @@ class ConductorWorker(EventEmitter, Basis):
         Returns:
             A future; ``result(timeout)`` is the reply.
         """
-        return self._live.ask(command_name, data, callback)
+        return self._live.talk.ask(command_name, data, callback)
 
     def request(self, command_name: str, data: Any = None, *, timeout: float | None = None) -> Any:
         """Send the conductor a message and wait for the data of its reply.
@@ -111,7 +111,7 @@ class ConductorWorker(EventEmitter, Basis):
         self, callback_name: str, err: BaseException | None = None, data: Any = None
     ) -> None:
         """Hand a reply to whoever sent the request; for use in `on_master_message`."""
-        self._live.fire(callback_name, err, data)
+        self._live.talk.fire(callback_name, err, data)
 
     def lookup(self, name: str, key: Any, default: Any = None) -> Any:
         """Return one entry of a lookup in the conductor.
@@ -119,13 +119,13 @@ class ConductorWorker(EventEmitter, Basis):
         Raises:
             UnknownLookupError: there is no lookup of that name.
         """
-        (found,) = self._live.look_up(name, [key])
+        (found,) = self._live.talk.look_up(name, [key])
         return default if found is None else found[0]
 
     def lookup_many(self, name: str, keys: Iterable[Any]) -> dict[Any, Any]:
         """Return the entries there are for these keys, in one round trip."""
         wanted = list(keys)
-        found = self._live.look_up(name, wanted)
+        found = self._live.talk.look_up(name, wanted)
         return {key: hit[0] for key, hit in zip(wanted, found, strict=True) if hit is not None}
 
     def set_lookup(self, name: str, key: Any, value: Any) -> None:
@@ -134,7 +134,7 @@ class ConductorWorker(EventEmitter, Basis):
         Raises:
             UnknownLookupError: there is no lookup of that name.
         """
-        self._live.set_lookup(name, key, value)
+        self._live.talk.set_lookup(name, key, value)
 
     # For the runtime
 

@@ -409,13 +409,24 @@ def test_a_recycle_that_makes_no_sense_is_refused(options):
 
 
 SCRIPT = """
-    import sys
+    import sys, threading
     from faults import jobs
+    from faults.moments import note, wait_until
     from okanjo_conductor import Conductor
 
     conductor = Conductor(
         jobs.perform, worker_limit=1, abort_grace=60, jobs_queue=[{job}] + [("double", 1)] * 5
     )
+
+    def phase():
+        return conductor._run and conductor._run._state._phase.name
+
+    def note_the_stop():
+        for stop in "DRAINING", "ABORTING":
+            wait_until(lambda: phase() == stop or conductor.report, stop)
+            note("stops", stop)
+
+    threading.Thread(target=note_the_stop, daemon=True).start()
     try:
         conductor.run()
     except BaseException as error:
@@ -424,21 +435,8 @@ SCRIPT = """
 """
 
 
-WATCH = """
-    import threading
-    from faults.moments import note, wait_until
-
-    def note_the_abort():
-        wait_until(lambda: type(conductor._stop).__name__ == "AbortRequested", "it is aborted")
-        note("aborted", 1)
-
-    threading.Thread(target=note_the_abort, daemon=True).start()
-"""
-
-
-def start_with(tmp_path, job, *, watch=""):
-    before, run, after = SCRIPT.format(job=job).partition("    try:")
-    return start_script(tmp_path, before + watch + run + after)
+def start_with(tmp_path, job):
+    return start_script(tmp_path, SCRIPT.format(job=job))
 
 
 @pytest.mark.parametrize(
@@ -450,6 +448,7 @@ def test_the_first_signal_drains(number, raised, tmp_path):
     wait_for_lines(running, 1)
     process.send_signal(getattr(signal, number))
     line = process.stderr.readline()
+    wait_for_lines(tmp_path / "stops", 1)
     jobs.touch(go)
     _, rest = process.communicate(timeout=60)
     assert f"{number}: finishing the jobs in execution" in line
@@ -461,12 +460,12 @@ def test_the_first_signal_drains(number, raised, tmp_path):
 
 def test_the_second_signal_aborts_and_the_third_kills(tmp_path):
     running = tmp_path / "running"
-    process = start_with(tmp_path, ("be_busy", str(running), "ignores SIGTERM"), watch=WATCH)
+    process = start_with(tmp_path, ("be_busy", str(running), "ignores SIGTERM"))
     (worker,) = wait_for_lines(running, 1)
     process.send_signal(signal.SIGINT)
-    process.stderr.readline()
+    wait_for_lines(tmp_path / "stops", 1)
     process.send_signal(signal.SIGINT)
-    wait_for_lines(tmp_path / "aborted", 1)
+    wait_for_lines(tmp_path / "stops", 2)
     assert state_of(int(worker)) not in ("", "Z")
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=60)

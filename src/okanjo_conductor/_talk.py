@@ -1,0 +1,263 @@
+"""What a worker process and its conductor say besides jobs, as the worker sees it.
+
+Any thread that waits for something reads the job link meanwhile, one at a time. Replies are handed
+over at once; other messages wait for the end of the job; what is about jobs goes to the runtime.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from itertools import count
+from time import monotonic
+
+from okanjo_conductor._logs import log
+from okanjo_conductor._types import Message
+from okanjo_conductor._wire import failures
+from okanjo_conductor._wire.byvalue import encode_by_value
+from okanjo_conductor._wire.codec import decode
+from okanjo_conductor._wire.messages import Answer, Ask, LookUp, Post, SetLookup
+from okanjo_conductor.errors import SerialisationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from okanjo_conductor._basis import Basis
+    from okanjo_conductor._io.assignment import Assignment
+    from okanjo_conductor._io.worker_link import WorkerLink
+    from okanjo_conductor._wire.messages import AnyMessage
+
+_TURN = 0.05
+"""Seconds that a thread reads the link at a time."""
+
+
+class ConductorGone(BaseException):
+    """Nobody is left to work for. Not an `Exception`: no job may catch it."""
+
+
+class Reply:
+    """The reply to a request, to come: a small future.
+
+    Waiting for it handles what else arrives meanwhile.
+    """
+
+    def __init__(self, talk: Talk) -> None:
+        self._talk = talk
+        self._done = threading.Event()
+        self._error: BaseException | None = None
+        self._value: Any = None
+
+    def done(self) -> bool:
+        """Whether the reply is here."""
+        return self._done.is_set()
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the reply.
+
+        Args:
+            timeout: seconds; None waits as long as the conductor lives.
+
+        Raises:
+            TimeoutError: it did not come in time.
+            Exception: what the conductor's handler raised.
+        """
+        self._talk.wait_for(self._done.is_set, timeout)
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def resolve(self, error: BaseException | None, value: Any) -> None:
+        """Let the waiting end."""
+        self._error, self._value = error, value
+        self._done.set()
+
+
+class Talk:
+    """One worker's conversation with its conductor.
+
+    Args:
+        handlers: by message type, who takes what is about jobs.
+        check: called at each turn of a wait; it may raise.
+    """
+
+    def __init__(
+        self,
+        worker: Basis,
+        place: Assignment,
+        handlers: Mapping[type[Any], Callable[[Any], None]],
+        check: Callable[[], None],
+    ) -> None:
+        self._worker = worker
+        self._place = place
+        self._link: WorkerLink = place.link
+        self._check = check
+        self._handlers: dict[type[Any], Callable[[Any], None]] = {
+            Answer: self._on_answer,
+            Post: self._on_post,
+            **handlers,
+        }
+        self.posts: deque[Message] = deque()
+        """Messages that wait for the end of the job."""
+        self._arrived: deque[Post] = deque()
+        """Replies to hand over: not while reading, because who gets one may ask for another."""
+        self._reading = threading.Lock()
+        """Held by the thread that reads the link."""
+        self._replies: dict[str, tuple[Reply, Callable[..., Any] | None]] = {}
+        self._answers: dict[int, Reply] = {}
+        self._numbers = count(1)
+
+    # Reading the link
+
+    def wait_for(self, is_met: Callable[[], bool], timeout: float | None) -> None:
+        """Handle what arrives until a condition is met, from any thread.
+
+        Raises:
+            TimeoutError: it was not met in time.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        while not is_met():
+            left = None if deadline is None else deadline - monotonic()
+            if left is not None and left <= 0:
+                message = f"no reply within {timeout} s"
+                raise TimeoutError(message)
+            self._check()
+            if not self._reading.acquire(timeout=_TURN):
+                continue
+            try:
+                if not is_met():
+                    self._link.wait(_TURN if left is None else min(left, _TURN))
+                    self._handle(self._received(self._link.receive_nowait))
+            finally:
+                self._reading.release()
+            self._deliver_replies()
+
+    def read_unless(self, is_met: Callable[[], bool]) -> None:
+        """Block until something arrives, unless a condition is met, and handle it."""
+        with self._reading:
+            if not is_met():
+                self._handle(self._received(self._link.receive))
+        self._deliver_replies()
+
+    def read_nowait(self) -> None:
+        """Handle what has arrived."""
+        with self._reading:
+            self._handle(self._received(self._link.receive_nowait))
+        self._deliver_replies()
+
+    @staticmethod
+    def _received(read: Callable[[], list[AnyMessage]]) -> list[AnyMessage]:
+        try:
+            return read()
+        except (EOFError, ConnectionResetError) as error:
+            raise ConductorGone from error
+
+    def _handle(self, messages: list[AnyMessage]) -> None:
+        for message in messages:
+            self._handlers[type(message)](message)
+
+    def _on_answer(self, message: Answer) -> None:
+        reply = self._answers.pop(message.request, None)
+        if reply is not None:
+            reply.resolve(*_decoded(message))
+
+    def _on_post(self, message: Post) -> None:
+        if message.callback is None:
+            error, data = _decoded(message)
+            if error is None:
+                self.posts.append(self._message(message, data))
+            else:
+                log().error("message %r is lost: %s", message.cmd, error)
+        else:
+            self._arrived.append(message)
+
+    def _message(self, post: Post, data: Any) -> Message:
+        return Message(post.cmd, data, post.callback, self._place.worker_id, self._place.master_id)
+
+    def _deliver_replies(self) -> None:
+        """Hand over the replies that have arrived."""
+        while self._arrived:
+            try:
+                reply = self._arrived.popleft()
+            except IndexError:
+                return  # another thread was faster
+            self._deliver_reply(reply)
+
+    def _deliver_reply(self, reply: Post) -> None:
+        callback = reply.callback or ""
+        error, data = _decoded(reply)
+        if error is not None:
+            self.fire(callback, error, None)
+            return
+        message = self._message(reply, data)
+        self._hand_to_user(message)
+        if callback in self._replies:
+            self.fire(callback, None, message)
+
+    def deliver_posts(self) -> None:
+        """Let the worker handle the messages that waited."""
+        while self.posts:
+            self._hand_to_user(self.posts.popleft())
+
+    def _hand_to_user(self, post: Message) -> None:
+        try:
+            self._worker.on_master_message(post)
+        except (Exception, SystemExit):
+            log().exception("on_master_message raised for command %r", post.cmd)
+
+    # Saying something
+
+    def ask(self, command: str, data: Any, callback: Callable[..., Any] | None) -> Reply:
+        """Send a custom message."""
+        reply = Reply(self)
+        name = f"{self._place.worker_id}-{next(self._numbers)}"
+        self._replies[name] = reply, callback
+        self.send(Ask(command, name, encode_by_value(data)))
+        return reply
+
+    def fire(self, name: str, error: BaseException | None, data: Any) -> None:
+        """Resolve the request that carried this callback id."""
+        reply, callback = self._replies.pop(name, (None, None))
+        if reply is None:
+            log().warning("nobody waits for callback %r; ignored", name)
+            return
+        reply.resolve(error, data)
+        if callback is not None:
+            try:
+                callback(error, data)
+            except (Exception, SystemExit):
+                log().exception("the callback of a request raised")
+
+    def look_up(self, name: str, keys: list[Any]) -> list[Any]:
+        """Ask for lookup entries: ``(value,)`` or None for each key."""
+        found: list[Any] = self._ask_lookup(LookUp, name, keys)
+        return found
+
+    def set_lookup(self, name: str, key: Any, value: Any) -> None:
+        """Set a lookup entry, and wait until it is set."""
+        self._ask_lookup(SetLookup, name, (key, value))
+
+    def _ask_lookup(self, kind: type[LookUp | SetLookup], name: str, value: Any) -> Any:
+        number = next(self._numbers)
+        reply = self._answers[number] = Reply(self)
+        self.send(kind(number, name, encode_by_value(value)))
+        return reply.result()
+
+    def send(self, message: AnyMessage) -> None:
+        """Send any message."""
+        try:
+            self._link.send(message)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise ConductorGone from error
+
+
+def _decoded(message: Answer | Post) -> tuple[BaseException | None, Any]:
+    """Read the error and the value of a reply."""
+    if message.error is not None:
+        return failures.rebuild(failures.unpack(message.error)), None
+    try:
+        return None, decode(message.value)
+    except BaseException as error:  # a class's __setstate__ may raise anything
+        text = f"data from the conductor cannot be unpickled: {failures.said(error)}"
+        return SerialisationError(text), None
