@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         WorkerStuck,
     )
     from okanjo_conductor._worker import ConductorWorker
+    from okanjo_conductor.lookups.table import LookupTable
 
 _HOMES = {
     "_backoff": ("exponential",),
@@ -42,6 +43,7 @@ _HOMES = {
     "_worker": ("ConductorWorker",),
     "_runtime": ("current_job",),
     "_io.assignment": ("is_worker",),
+    "lookups.table": ("LookupTable",),
     "_types": (
         "LATER",
         "Attempt",
@@ -70,6 +72,7 @@ __all__ = [
     "Retry",
     "Recycle",
     "exponential",
+    "LookupTable",
     # the worker process
     "ConductorWorker",
     "LATER",

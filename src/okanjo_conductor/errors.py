@@ -4,6 +4,8 @@
     ├── ConfigurationError (ValueError)     caller: an option makes no sense
     ├── ConductorStateError (RuntimeError)  caller: not now, or not here
     ├── UnknownLookupError (KeyError)       caller: no lookup of that name
+    ├── TableError                          a lookup table cannot be built, opened, read or written
+    │   └── TableKeyError (TypeError)       caller: no key of a lookup table
     ├── WorkerGoneError                     caller: the worker addressed has ended
     ├── IntakeError                         the caller's job generator raised
     ├── WorkerStartError                    the worker's import, construction or setup failed
@@ -48,6 +50,8 @@ __all__ = [
     "RemoteTraceback",
     "RequestError",
     "SerialisationError",
+    "TableError",
+    "TableKeyError",
     "TooManyFailuresError",
     "UnknownCommandError",
     "UnknownLookupError",
@@ -88,6 +92,14 @@ class UnknownLookupError(ConductorError, KeyError):
             f"no lookup is named {self.name!r}; those that exist: {known}. "
             "Lookups are made by the conductor: Conductor(lookups={name: mapping})"
         )
+
+
+class TableError(ConductorError):
+    """A lookup table cannot be built, opened, read or written to; the message says why."""
+
+
+class TableKeyError(TableError, TypeError):
+    """The keys of a lookup table are str, bytes, int and tuples of these, and this is none."""
 
 
 class WorkerGoneError(ConductorError):
