@@ -14,7 +14,7 @@ from collections.abc import AsyncIterable, Callable, Collection, Iterable, Itera
 from contextlib import suppress
 from itertools import islice, repeat
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core.jobs import Job, Jobs
@@ -132,6 +132,9 @@ class Intake:
         self._next_id = 0
         self._asked = 0
         """How many jobs the core has asked for last."""
+        self.is_expecting: Callable[[], bool] = lambda: False
+        """Whether somebody is at work who may add jobs: the intake is not over before."""
+        self._owes_answer = False
         self._reader: _ReadingThread | _ReadingTask | None = None
         self._is_closed = False
         self.error: BaseException | None = None
@@ -159,8 +162,16 @@ class Intake:
         elif self._queue._iterator is not None or self._queue._async_iterator is not None:
             self._reader = self._reader or self._make_reader()
             self._reader.request(count)
+        elif self.is_expecting():
+            self._owes_answer = True
         else:
             self._post(ev.IntakeEnded())
+
+    def go_on(self) -> None:
+        """Answer what could not be answered while somebody might add jobs."""
+        if self._owes_answer and not self._is_closed:
+            self._owes_answer = False
+            self.read(self._asked)
 
     def _make_reader(self) -> _ReadingThread | _ReadingTask:
         queue, keep = self._queue, self._queue._front.append
@@ -175,9 +186,33 @@ class Intake:
 
     def add_job(self, payload: Any, key: Key | None, timeout: float | None) -> None:
         """Accept one job at once, unasked."""
+        if self._is_closed:  # the run is over: the job has not been started
+            self._queue._appended.append(payload)
+            return
         keys = None if key is None else [key]
         limits = None if timeout is None else [timeout]
         self._accept([payload], keys, limits, is_answer=False)
+
+    def add_encoded(self, value: Encoded, key: bytes | None, timeout: float | None) -> None:
+        """Accept a job that a worker adds; one that cannot be unpickled here is refused."""
+        made: Any = None
+        thing: Literal["key", "payload"] = "key"
+        try:
+            made = key if key is None else decode(Encoded(key, []))
+            thing = "payload"
+            payload = decode(value)
+        except KeyboardInterrupt:
+            raise  # more likely the user's than the payload's
+        except BaseException as error:  # a class's __setstate__ may raise anything
+            from okanjo_conductor._wire import refusals  # rarely needed
+
+            number, self._next_id = JobId(self._next_id), self._next_id + 1
+            shown = made if type(made) in ATOMS - {type(None)} else number
+            encoded = key if thing == "key" and key is not None else value
+            refusal = refusals.unloadable(shown, thing, encoded, error, "the conductor")
+            self._post(ev.JobRefused(job=Job(number, shown, None, None), error=refusal))
+        else:
+            self.add_job(payload, made, timeout)
 
     def give_back(self, jobs: list[Job]) -> None:
         """Put jobs that were not started back in front."""
@@ -199,7 +234,9 @@ class Intake:
             then()
 
     def _on_append(self) -> None:
-        if not self._is_closed:
+        if self._owes_answer:
+            self.go_on()
+        elif not self._is_closed:
             self._post(ev.IntakeReopened())
             reader = self._reader
             is_reading = reader is not None and reader.is_asked
@@ -219,6 +256,7 @@ class Intake:
 
     def _break(self, error: BaseException) -> None:
         self.error = error
+        self._owes_answer = False
         self._queue._iterator = self._queue._async_iterator = None
         self._post(ev.IntakeEnded(is_final=True))
 

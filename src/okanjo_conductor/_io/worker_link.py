@@ -31,13 +31,15 @@ class WorkerLink:
         OSError: the conductor is gone.
     """
 
-    def __init__(self, job_link: int, page: int) -> None:
+    def __init__(self, job_link: int, page: int, bell: int) -> None:
         self._socket = socket.socket(fileno=job_link)
         self._socket.settimeout(None)  # whatever socket.setdefaulttimeout() was told
         self.cells = cells.map_page(page)
         self.log = Writer(self.cells, self._wait_for_room)
         self.black_box = page
         """Descriptor to write about this process's threads to."""
+        self._bell = bell
+        self._bell_inode = os.fstat(bell).st_ino
         self._connection = Connection()
         self._sending = threading.Lock()
         self._wake_read, self._wake_write = map(move_up, os.pipe())
@@ -84,6 +86,32 @@ class WorkerLink:
         except BlockingIOError:
             return []
 
+    def receive_all(self) -> list[AnyMessage]:
+        """Return every message that has arrived, however many reads that takes.
+
+        Raises:
+            EOFError: the conductor is gone.
+        """
+        messages: list[AnyMessage] = []
+        with suppress(BlockingIOError):
+            while True:
+                messages += self._read(socket.MSG_DONTWAIT)
+        return messages
+
+    def await_bell(self) -> None:
+        """Block until the conductor rings: a message has arrived that must not wait.
+
+        Raises:
+            EOFError: the conductor is gone, or a job has closed the bell.
+        """
+        try:
+            # A job that closes all descriptors it finds may open something of this number.
+            is_there = os.fstat(self._bell).st_ino == self._bell_inode
+            if not is_there or not os.read(self._bell, 4096):
+                raise EOFError
+        except OSError as error:
+            raise EOFError from error
+
     def wait(self, seconds: float | None) -> None:
         """Block until there is something to receive, `wake` is called or the time is over."""
         timeout = None if seconds is None else max(0, int(seconds * 1000) + 1)
@@ -107,6 +135,8 @@ class WorkerLink:
         self.is_abandoned = True
         with suppress(OSError):  # the job may have closed it
             self._socket.close()
+        with suppress(OSError):
+            os.close(self._bell)
         self.log.abandon()
         self._sending = threading.Lock()  # a thread that is not here may have held it
 
