@@ -418,7 +418,9 @@ class Conductor(EventEmitter):
             with suppress(_RunOverError):
                 self._call(partial(run.posts.broadcast, sticky=sticky), command_name, value)
         elif sticky:
-            self._sticky.append((command_name, value))
+            from okanjo_conductor._posts import kept
+
+            self._sticky.append((command_name, kept(value)))
 
     def request_worker(
         self,
@@ -544,7 +546,7 @@ class Conductor(EventEmitter):
             try:
                 await done.wait()
             except asyncio.CancelledError:
-                run.post(AbortRequested(why="the task of the run was cancelled"))
+                run.interrupt("the task of the run was cancelled")
                 try:
                     await done.wait()
                 except asyncio.CancelledError:
@@ -569,7 +571,7 @@ class Conductor(EventEmitter):
                 run.begin(generated, self._stop, loop.stop)
                 _run_until_closed(loop, run)
             except BaseException:  # a KeyboardInterrupt, most likely
-                run.post(AbortRequested(why="the run was interrupted"))
+                run.interrupt("the run was interrupted")
                 try:
                     _run_until_closed(loop, run)
                 except BaseException:

@@ -18,6 +18,7 @@ from okanjo_conductor._io.loops import call_soon
 from okanjo_conductor._types import Message
 from okanjo_conductor._wire import byvalue, failures
 from okanjo_conductor._wire import messages as msg
+from okanjo_conductor._wire.codec import Encoded
 from okanjo_conductor.errors import (
     ConductorStateError,
     SerialisationError,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from okanjo_conductor._io.conductor_link import ConductorLink
     from okanjo_conductor._io.loops import Loop, Timer
-    from okanjo_conductor._wire.codec import Encoded
 
 _COROUTINE = 0x80
 """The flag of code that makes coroutines, ``inspect.CO_COROUTINE``."""
@@ -161,6 +161,7 @@ class Posts:
         self._at_work = 0
         """Messages that the thread of handlers has and is not done with."""
         self._then: Callable[[], None] | None = None
+        self._is_abandoned = False
         self._requests = 0
         """How many were made."""
         self._pending: dict[int, dict[int, _Pending]] = {}
@@ -178,11 +179,15 @@ class Posts:
         for worker_id in tuple(self._pending):
             self.worker_gone(worker_id)
         self._then = then
-        if not self._at_work:
-            self.abandon()
+        if self._is_abandoned or not self._at_work:
+            self._conclude()
 
     def abandon(self) -> None:
-        """Wait for no handler any more, if anybody does."""
+        """Wait for no handler any more: somebody insists on the end."""
+        self._is_abandoned = True
+        self._conclude()
+
+    def _conclude(self) -> None:
         then, self._then = self._then, None
         if then is not None:
             if self._thread is not None:
@@ -248,7 +253,7 @@ class Posts:
         self._at_work -= 1
         if not self._at_work:
             self._on_idle()
-            self.abandon()
+            self._conclude()
 
     def _proceed(
         self, worker_id: int, message: msg.Ask, handler: Handler, handled: _Handled
@@ -323,7 +328,7 @@ class Posts:
     def broadcast(self, cmd: str, value: Encoded, *, sticky: bool) -> None:
         """Send every worker a message; with `sticky`, every later one as well."""
         if sticky:
-            self._sticky.append((cmd, value))
+            self._sticky.append((cmd, kept(value)))
         for link in self._links.values():
             link.send_command(cmd, msg.Post(cmd, None, None, value))
 
@@ -341,7 +346,7 @@ class Posts:
     ) -> None:
         """Ask every worker; `reply` is resolved with what each of them said, errors included."""
         if sticky:
-            self._sticky.append((cmd, value))
+            self._sticky.append((cmd, kept(value)))
         said: dict[int, Any] = dict.fromkeys(self._links)
         left = set(said)
 
@@ -411,6 +416,11 @@ class _HandlerThread:
         while (call := self._calls.get()) is not None:
             function, args = call
             function(*args)
+
+
+def kept(value: Encoded) -> Encoded:
+    """Return a copy that does not change when what it was made of does."""
+    return Encoded(value.blob, [bytes(buffer) for buffer in value.buffers])
 
 
 def is_coroutine_function(function: Any) -> bool:

@@ -261,6 +261,12 @@ class Run:
             self._is_handling = False
         self._set_timer()
 
+    def interrupt(self, why: str) -> None:
+        """Abort; where only handlers of commands are waited for, wait no longer."""
+        self.post(ev.AbortRequested(why=why))
+        if self._is_over:
+            self.posts.abandon()
+
     def give_up(self) -> None:
         """End the run at once: the core or the shell itself has failed, or nobody will wait."""
         self.kill_workers()

@@ -492,6 +492,9 @@ class Runtime:
 
     def add_job(self, job: Any, key: Key | None, timeout: float | None) -> None:
         """Send a job to be added, on behalf of the job at hand."""
+        if timeout is not None and not timeout > 0:
+            message = f"add_job(timeout={timeout!r}): seconds, more than 0"
+            raise ConfigurationError(message)
         value = self._travelling(job, "payload", key)
         packed = None if key is None else bytes(self._travelling(key, "key", key).blob)
         if self._link.is_abandoned:  # the lock may be held by a thread that is not in this fork
@@ -500,7 +503,8 @@ class Runtime:
         with self._adding:
             ordinal = self._ordinal()
             number = self._added[1] + 1 if self._added[0] == ordinal else 1
-            self.talk.send(AddJob(ordinal, number, packed, timeout, value))
+            seconds = None if timeout is None else float(timeout)
+            self.talk.send(AddJob(ordinal, number, packed, seconds, value))
             self._added = ordinal, number
 
     @staticmethod

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from contextlib import suppress
 from itertools import count
 from time import monotonic
 
@@ -46,6 +45,9 @@ if TYPE_CHECKING:
 
 _TURN = 0.05
 """Seconds that a thread reads the link at a time."""
+_IDLE_TURN = 0.25
+"""Seconds that the main thread waits for the link without holding it: another thread that waits may
+be woken in its place, once in a while."""
 
 
 class ConductorGone(BaseException):
@@ -121,6 +123,8 @@ class Talk:
         self._urgent_posts: deque[Post | Request] = deque()
         """Messages for the thread that the bell wakes: it alone handles them, in their order."""
         self._urgent_thread = 0
+        self._broken: BaseException | None = None
+        """What ended that thread: an end for the whole worker, as if the main thread met it."""
         self._arrived: deque[Post] = deque()
         """Replies to hand over: not while reading, because who gets one may ask for another."""
         self._reading = threading.Lock()
@@ -157,10 +161,19 @@ class Talk:
 
     def read_unless(self, is_met: Callable[[], bool]) -> None:
         """Block until something arrives, unless a condition is met, and handle it."""
+        if self.urgent:
+            self._read_beside_the_bell(is_met)
+            return
         with self._reading:
             if not (is_met() or self._arrived):
                 self._handle(self._received(self._link.receive))
         self._deliver_replies()
+
+    def _read_beside_the_bell(self, is_met: Callable[[], bool]) -> None:
+        """Wait without the lock: who answers the bell must get at the link meanwhile."""
+        if not (is_met() or self._arrived):
+            self._link.wait(_IDLE_TURN)
+        self.read_nowait()
 
     def read_nowait(self) -> None:
         """Handle what has arrived."""
@@ -176,26 +189,30 @@ class Talk:
 
     def _handle_urgent(self) -> None:
         self._urgent_thread = threading.get_ident()
-        # The conductor is gone, or there is no bell any more: the main thread comes across that.
-        with suppress(EOFError, OSError, ConductorGone):
+        try:
             while True:
                 self._link.await_bell()
                 with self._reading:
                     self._handle(self._received(self._link.receive_all))
-                if self._arrived:
-                    self._link.wake()  # for who waits: what comes of a reply is not for here
+                self._link.wake()  # what was read besides is for the main thread
                 while self._urgent_posts:
                     self._hand_over(self._urgent_posts.popleft())
+        except EOFError:
+            return  # the conductor is gone, or a job has closed the bell
+        except BaseException as error:
+            self._broken = error
 
     def _reset_lock(self) -> None:
         self._reading = threading.Lock()  # a thread that is not in this fork may have held it
 
-    @staticmethod
-    def _received(read: Callable[[], list[AnyMessage]]) -> list[AnyMessage]:
+    def _received(self, read: Callable[[], list[AnyMessage]]) -> list[AnyMessage]:
         try:
-            return read()
+            messages = read()
         except (EOFError, ConnectionResetError) as error:
             raise ConductorGone from error
+        if self._broken is not None:
+            raise self._broken
+        return messages
 
     def _handle(self, messages: list[AnyMessage]) -> None:
         for message in messages:

@@ -485,6 +485,27 @@ def test_a_handler_runs_while_a_job_burns(job):
     assert values == [["enough"]] * 2
 
 
+def test_an_idle_worker_answers_as_well():
+    conductor = talk(("burn",), ("nothing",), worker_limit=2)
+    threads = []
+
+    def ask(idle):
+        for number in range(50):
+            assert conductor.request_worker(idle, "tell", number).result(DEADLINE)
+        conductor.send_message_to_worker(3 - idle, "tell", "enough")
+
+    @conductor.on("job_done")
+    def start(outcome):
+        if not threads:
+            threads.append(threading.Thread(target=ask, args=(outcome.worker_id,)))
+            threads[0].start()
+
+    report = conductor.run()
+    threads[0].join()
+
+    assert report.done == 2
+
+
 def test_what_lies_before_an_urgent_message_is_read_first():
     """Megabytes for later fill the link of a worker that does not read; the bell is heard."""
     large = bytes(1 << 20)

@@ -104,13 +104,17 @@ class WorkerLink:
         Raises:
             EOFError: the conductor is gone, or a job has closed the bell.
         """
-        try:
-            # A job that closes all descriptors it finds may open something of this number.
-            is_there = os.fstat(self._bell).st_ino == self._bell_inode
-            if not is_there or not os.read(self._bell, 4096):
-                raise EOFError
-        except OSError as error:
-            raise EOFError from error
+        rung = b""
+        with suppress(OSError):
+            rung = os.read(self._bell, 4096) if self._has_bell() else b""
+        if not rung:
+            raise EOFError
+
+    def _has_bell(self) -> bool:
+        """Whether this descriptor is the bell: a job may have closed it, and opened another."""
+        with suppress(OSError):
+            return os.fstat(self._bell).st_ino == self._bell_inode
+        return False
 
     def wait(self, seconds: float | None) -> None:
         """Block until there is something to receive, `wake` is called or the time is over."""
@@ -135,7 +139,7 @@ class WorkerLink:
         self.is_abandoned = True
         with suppress(OSError):  # the job may have closed it
             self._socket.close()
-        with suppress(OSError):
+        if self._has_bell():
             os.close(self._bell)
         self.log.abandon()
         self._sending = threading.Lock()  # a thread that is not here may have held it
