@@ -5,8 +5,8 @@ Each worker looks for a number that, put behind a word, gives a SHA-256 digest w
 - It asks the conductor how many zeros are wanted, and waits for the reply.
 - It tells the conductor how far it is, and does not wait.
 - It adds the next word itself, until the chain is long enough.
-- When it has found a number it asks the conductor to check it. Before the conductor replies, it asks
-  all workers how many numbers they have tried: they answer while they go on trying.
+- When it has found a number it asks the conductor to check it. Before the conductor replies, it
+  asks all workers how many numbers they have tried: they answer while they go on trying.
 
     python examples/chat.py --zeros 4
 """
@@ -29,6 +29,7 @@ class Searcher(ConductorWorker):
         self.tried = 0
 
     def process_job(self, job):
+        """Find the number of one word."""
         word, links = job
         zeros = self.request("how many zeros?")  # waits for the reply
         number = 0

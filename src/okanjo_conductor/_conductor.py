@@ -62,10 +62,6 @@ if TYPE_CHECKING:
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-class _RunOverError(ConductorStateError):
-    """The run ended before it could be reached."""
-
-
 class Conductor(EventEmitter):
     """Hands jobs to worker processes and sees every one of them through.
 
@@ -168,8 +164,6 @@ class Conductor(EventEmitter):
         """By name: the function, and whether it may run in the thread of handlers."""
         self._sticky: list[tuple[str, Encoded]] = []
         """What every new worker is sent first."""
-        self._calls: set[Future[Any]] = set()
-        """Calls into the thread of the run, from others that wait for them."""
         self._last_stats: dict[str, Any] = {}
         self._report_count = 0
         self._report: Report | None = None
@@ -180,6 +174,8 @@ class Conductor(EventEmitter):
         self._run: Run | None = None
         self._loop: Loop | None = None
         self._thread = 0
+        self._calls: set[Future[Any]] = set()
+        """What other threads wait for the run to do."""
 
     def __repr__(self) -> str:
         state = "processing" if self._is_processing else "over" if self._has_started else "new"
@@ -334,13 +330,19 @@ class Conductor(EventEmitter):
             yet is unknown.
         """
         run = self._run
-        return run is not None and bool(self._call(run.cancel, key))
+        if run is None:
+            return False
+        try:
+            return bool(self._call(run.cancel, key))
+        except _RunIsOverError:
+            return False
 
     def resize(self, worker_limit: int) -> None:
         """Let there be more workers, or fewer; surplus ones finish the job at hand and leave."""
         self._worker_limit = checked_limit(worker_limit)
         if self._run is not None:
-            self._call(self._run.resize, self._worker_limit)
+            with suppress(_RunIsOverError):
+                self._call(self._run.resize, self._worker_limit)
 
     def drain(self, deadline: float | None = None) -> None:
         """Stop softly: finish the jobs in execution, start no other, give back the rest.
@@ -369,8 +371,10 @@ class Conductor(EventEmitter):
         """
         run = self._run
         checked_seconds("timeout", timeout)
-        if run is not None:
-            self._call(run.intake.add_job, job, key, timeout)
+        if run is not None and threading.get_ident() == self._thread:
+            run.intake.add_job(job, key, timeout)
+        elif run is not None and run.intake.post_job(job, key, timeout):
+            return
         elif key is None and timeout is None:
             self.jobs_queue.append(job)
         else:
@@ -398,7 +402,7 @@ class Conductor(EventEmitter):
         value = encode_by_value(data)
         try:
             self._call(run.posts.send, worker_id, command_name, value, callback_id)
-        except _RunOverError:
+        except _RunIsOverError:
             raise WorkerGoneError(worker_id) from None
 
     def broadcast_message_to_workers(
@@ -415,7 +419,7 @@ class Conductor(EventEmitter):
         value = encode_by_value(data)
         run = self._run
         if run is not None:
-            with suppress(_RunOverError):
+            with suppress(_RunIsOverError):
                 self._call(partial(run.posts.broadcast, sticky=sticky), command_name, value)
         elif sticky:
             from okanjo_conductor._posts import kept
@@ -500,7 +504,7 @@ class Conductor(EventEmitter):
                 otherwise(reply)
             else:
                 self._call(ask, run, value, reply)
-        except _RunOverError:
+        except _RunIsOverError:
             otherwise(reply)
         return reply
 
@@ -590,8 +594,9 @@ class Conductor(EventEmitter):
             yield
         finally:
             self._run = self._loop = None
+            for call in tuple(self._calls):
+                call.cancel()
             self._is_processing = False
-            self._end_calls()
             self._emit("end")
 
     def _make_run(self, loop: Loop, buffer: OutcomeBuffer | None) -> Run:
@@ -690,7 +695,7 @@ class Conductor(EventEmitter):
             log().exception("a listener to %r raised", event)
 
     def _say(self, text: str, *args: Any) -> None:
-        if self.logging:
+        if self.logging and "logging" in sys.modules:  # else nobody has asked to hear it
             log().info(text, *args)
 
     def _request_stop(self, request: AbortRequested | DrainRequested) -> None:
@@ -714,35 +719,31 @@ class Conductor(EventEmitter):
         """Call a function in the thread of the run; return or raise here what it does.
 
         Raises:
-            ConductorStateError: the run has ended meanwhile; the function is not called.
+            _RunIsOverError: it was not called.
         """
         if threading.get_ident() == self._thread:
             return function(*args)
-        from concurrent.futures import Future
+        from concurrent.futures import CancelledError, Future
 
         done: Future[Any] = Future()
-        self._calls.add(done)  # before the look at the loop: whoever ends it looks at this then
 
         def call() -> None:
-            try:
-                self._calls.remove(done)
-            except KeyError:
-                return  # the run has ended, and who waited was told
-            try:
-                done.set_result(function(*args))
-            except BaseException as error:
-                done.set_exception(error)
+            if done.set_running_or_notify_cancel():
+                try:
+                    done.set_result(function(*args))
+                except BaseException as error:
+                    done.set_exception(error)
 
-        if self._loop is None:
-            self._end_calls()
-        self._soon(call)
-        return done.result()
-
-    def _end_calls(self) -> None:
-        """Let nobody wait for the thread of a run that is over."""
-        with suppress(KeyError):  # until it is empty
-            while True:
-                self._calls.pop().set_exception(_RunOverError("the run has ended meanwhile"))
+        self._calls.add(done)  # before it is seen whether the run goes on: its end looks here after
+        try:
+            self._soon(call)
+            if self._loop is None:
+                done.cancel()
+            return done.result()
+        except CancelledError:
+            raise _RunIsOverError from None
+        finally:
+            self._calls.discard(done)
 
     # Signals to this process: in the main thread, between any two steps
 
@@ -766,6 +767,10 @@ class Conductor(EventEmitter):
         self._note_stop(request)
         if loop is not None and run is not None:
             loops.call_soon(loop, run.post, request)
+
+
+class _RunIsOverError(Exception):
+    """The run has ended before it could do what another thread wanted of it."""
 
 
 def conduct(

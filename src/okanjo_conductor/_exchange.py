@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import TYPE_CHECKING, Any, Protocol
 
 from okanjo_conductor._io.loggers import log
-from okanjo_conductor._wire import byvalue, failures
+from okanjo_conductor._wire import byvalue, failures, pickling
 from okanjo_conductor._wire import messages as msg
 from okanjo_conductor._wire.codec import Encoded, decode
 from okanjo_conductor.errors import SerialisationError
@@ -116,7 +115,7 @@ def _encoded(value: Any) -> tuple[Encoded, BaseException | None]:
         return NOTHING, error
 
 
-NOTHING = Encoded(pickle.dumps(None), [])
+NOTHING = Encoded(pickling.dumps(None), [])
 _ON_MESSAGE: dict[type[Any], Callable[[Exchange, int, Any], None]] = {
     msg.LookUp: Exchange._on_look_up,
     msg.SetLookup: Exchange._on_set_lookup,
