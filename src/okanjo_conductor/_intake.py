@@ -197,26 +197,39 @@ class Intake:
         limits = None if timeout is None else [timeout]
         self._accept([payload], keys, limits, is_answer=False)
 
-    def add_encoded(self, value: Encoded, key: bytes | None, timeout: float | None) -> None:
-        """Accept a job that a worker adds; one that cannot be unpickled here is refused."""
-        made: Any = None
-        thing: Literal["key", "payload"] = "key"
-        try:
-            made = key if key is None else decode(Encoded(key, []))
-            thing = "payload"
-            payload = decode(value)
-        except KeyboardInterrupt:
-            raise  # more likely the user's than the payload's
-        except BaseException as error:  # a class's __setstate__ may raise anything
-            from okanjo_conductor._wire import refusals  # rarely needed
+    def add_encoded(self, added: list[tuple[Encoded, bytes | None, float | None]]) -> None:
+        """Accept jobs that workers add: payload, key and limit of each.
 
-            number, self._next_id = JobId(self._next_id), self._next_id + 1
-            shown = made if type(made) in ATOMS - {type(None)} else number
-            encoded = key if thing == "key" and key is not None else value
-            refusal = refusals.unloadable(shown, thing, encoded, error, "the conductor")
-            self._post(ev.JobRefused(job=Job(number, shown, None, None), error=refusal))
-        else:
-            self.add_job(payload, made, timeout)
+        One that cannot be unpickled here is refused.
+        """
+        jobs = []
+        for value, key, timeout in added:
+            thing: Literal["key", "payload"] = "key"
+            made: Any = None
+            try:
+                made = key if key is None else decode(Encoded(key, []))
+                thing = "payload"
+                jobs.append((decode(value), made, timeout))
+            except KeyboardInterrupt:
+                raise  # more likely the user's than the payload's
+            except BaseException as error:  # a class's __setstate__ may raise anything
+                encoded = key if thing == "key" and key is not None else value
+                self._refuse_added(made, thing, encoded, error)
+        self._accept_each(jobs)
+
+    def _refuse_added(
+        self,
+        key: Any,
+        thing: Literal["key", "payload"],
+        encoded: Encoded | bytes,
+        error: BaseException,
+    ) -> None:
+        from okanjo_conductor._wire import refusals  # rarely needed
+
+        number, self._next_id = JobId(self._next_id), self._next_id + 1
+        shown = key if type(key) in ATOMS - {type(None)} else number
+        refusal = refusals.unloadable(shown, thing, encoded, error, "the conductor")
+        self._post(ev.JobRefused(job=Job(number, shown, None, None), error=refusal))
 
     def post_job(self, payload: Any, key: Key | None, timeout: float | None) -> bool:
         """Have one job accepted soon, from any thread.
@@ -237,7 +250,14 @@ class Intake:
         with self._posting:
             posted = tuple(self._posted)
             self._posted.clear()
-        for is_plain, jobs in groupby(posted, lambda job: job[1:] == (None, None)):
+        self._accept_each(posted)
+
+    def _accept_each(self, added: Iterable[tuple[Any, Key | None, float | None]]) -> None:
+        """Accept jobs with key and limit of each, unasked, as many at once as is possible."""
+        if self._is_closed:  # the run is over: they have not been started
+            self._queue._appended.extend(payload for payload, _, _ in added)
+            return
+        for is_plain, jobs in groupby(added, lambda job: job[1:] == (None, None)):
             if is_plain:
                 self._accept([payload for payload, _, _ in jobs], is_answer=False)
             else:

@@ -124,6 +124,8 @@ class Run:
             signal_worker=self._cluster.signal_worker,
             emit=owner._emit,
         )
+        self._to_add: list[tuple[Encoded, bytes | None, float | None]] = []
+        """Jobs that workers have added, to be accepted before the next event."""
         self._last_words: dict[int, str] = {}
         self._farewells: set[int] = set()
         """Workers that have said that they leave."""
@@ -243,6 +245,8 @@ class Run:
 
     def post(self, event: ev.Event) -> None:
         """Hand an event to the core and take the step; an event that comes of it waits."""
+        if self._to_add:
+            self._accept_added()  # ahead of the outcome of the job that has added them
         self._events.append(event)
         if self._is_handling:
             return
@@ -594,7 +598,15 @@ class Run:
             if message.number <= self._added.get(adder.id, 0):
                 return  # an earlier attempt has added it
             self._added[adder.id] = message.number
-        self.intake.add_encoded(message.value, message.key, message.timeout)
+        if not self._to_add:
+            self._loop.call_soon(self._accept_added)
+        self._to_add.append((message.value, message.key, message.timeout))
+
+    def _accept_added(self) -> None:
+        """Accept what workers have added, together: a step for each would be slow."""
+        added, self._to_add = self._to_add, []
+        if added:
+            self.intake.add_encoded(added)
 
     def _on_progress(self, worker_id: int, message: msg.Progress) -> None:
         job = self._state.job_of(WorkerId(worker_id), Ordinal(message.ordinal))
