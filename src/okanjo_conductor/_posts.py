@@ -184,7 +184,14 @@ class Posts:
 
     def abandon(self) -> None:
         """Wait for no handler any more: somebody insists on the end."""
+        if self._at_work and not self._is_abandoned:
+            log().warning(
+                "the run was interrupted: messages of workers whose handlers have not returned: %d",
+                self._at_work,
+            )
         self._is_abandoned = True
+        if self._thread is not None:
+            self._thread.stop()
         self._conclude()
 
     def _conclude(self) -> None:
@@ -401,6 +408,7 @@ class _HandlerThread:
         from queue import SimpleQueue  # only who has plain handlers needs it
 
         self._calls: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None] = SimpleQueue()
+        self._is_stopped = False
         name = "okanjo-conductor-handlers"
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
@@ -409,11 +417,12 @@ class _HandlerThread:
         self._calls.put((function, args))
 
     def stop(self) -> None:
-        """Let it end when everything is called."""
+        """Let it end, after the call at hand."""
+        self._is_stopped = True
         self._calls.put(None)
 
     def _run(self) -> None:
-        while (call := self._calls.get()) is not None:
+        while (call := self._calls.get()) is not None and not self._is_stopped:
             function, args = call
             function(*args)
 

@@ -221,6 +221,8 @@ class Run:
         for link in self._links.values():
             link.finish()
         self._links.clear()
+        self.intake.stop()
+        self._accept_added()
         self._vitals.close()
 
     def cancel(self, key: Key) -> bool:
@@ -266,10 +268,9 @@ class Run:
         self._set_timer()
 
     def interrupt(self, why: str) -> None:
-        """Abort; where only handlers of commands are waited for, wait no longer."""
+        """Abort, and do not wait for handlers of commands: something is raised out of the run."""
+        self.posts.abandon()
         self.post(ev.AbortRequested(why=why))
-        if self._is_over:
-            self.posts.abandon()
 
     def give_up(self) -> None:
         """End the run at once: the core or the shell itself has failed, or nobody will wait."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections import Counter
 
@@ -218,12 +219,56 @@ def test_a_reply_that_cannot_be_pickled_is_an_error_of_the_request(is_async, cap
     assert "the handler of command 'lock' raised" in caplog.text
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_who_cancels_the_run_does_not_wait_for_handlers(times, caplog):
+    conductor = talk(("say", "block", 1, 2), ("nothing",))
+    release, ended = threading.Event(), threading.Event()
+    seen = []
+
+    async def main():
+        entered = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        @conductor.command("block")
+        def block(msg):
+            loop.call_soon_threadsafe(entered.set)
+            seen.append(msg.data)
+            assert release.wait(DEADLINE)
+            ended.set()
+
+        run = asyncio.ensure_future(conductor.start())
+        await entered.wait()
+        for _ in range(times):
+            run.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+    asyncio.run(main())
+    assert not conductor.is_processing()
+    release.set()
+    assert ended.wait(DEADLINE)
+
+    assert seen == [1]
+    assert "handlers have not returned: " in caplog.text
+
+
 # To a worker
 
 
 def test_a_plain_handler_may_wait_for_a_worker():
-    conductor = talk(("ask", "go"), ("burn",), worker_limit=2)
-    answering(conductor, "go", lambda me: conductor.request_worker(3 - me, "tell", "x").result())
+    conductor = talk(("ask", "go"), ("burn", "burning"), worker_limit=2)
+    is_burning, who = threading.Event(), []
+
+    @conductor.command("burning", thread=False)
+    def note(msg):
+        who.append(msg.data)
+        is_burning.set()
+
+    @conductor.command("go")
+    def go(_msg):
+        assert is_burning.wait(DEADLINE)
+        return conductor.request_worker(who[0], "tell", "x").result()
 
     first, second = values_of(conductor)
 
@@ -504,6 +549,27 @@ def test_an_idle_worker_answers_as_well():
     threads[0].join()
 
     assert report.done == 2
+
+
+def test_what_was_said_before_a_worker_was_ready_is_urgent_as_well():
+    conductor = talk(("burn",))
+    conductor.broadcast_message_to_workers("tell", "enough", sticky=True)
+
+    assert values_of(conductor) == [["enough"]]
+
+
+class Closer(Talker):
+    def close_everything(self):
+        os.closerange(3, 1000)
+
+
+def test_a_job_that_closes_everything_costs_its_worker_and_nothing_else():
+    conductor = talk(("close_everything",), ("nothing", 1), worker=Closer)
+
+    report = conductor.run()
+
+    assert report.done == 2
+    assert report.workers_lost == 1
 
 
 def test_what_lies_before_an_urgent_message_is_read_first():
