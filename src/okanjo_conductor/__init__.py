@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from okanjo_conductor._backoff import exponential
     from okanjo_conductor._conductor import Conductor, conduct
     from okanjo_conductor._io.assignment import is_worker
-    from okanjo_conductor._runtime import current_job
+    from okanjo_conductor._runtime import current_job, current_worker
     from okanjo_conductor._types import (
         LATER,
         Attempt,
         Cause,
         FailureGroup,
         JobInfo,
+        JobProgress,
         JobState,
         Message,
         Outcome,
@@ -34,14 +35,14 @@ if TYPE_CHECKING:
         WorkerStats,
         WorkerStuck,
     )
-    from okanjo_conductor._worker import ConductorWorker
+    from okanjo_conductor._worker import ConductorWorker, command
     from okanjo_conductor.lookups.table import LookupTable
 
 _HOMES = {
     "_backoff": ("exponential",),
     "_conductor": ("Conductor", "conduct"),
-    "_worker": ("ConductorWorker",),
-    "_runtime": ("current_job",),
+    "_worker": ("ConductorWorker", "command"),
+    "_runtime": ("current_job", "current_worker"),
     "_io.assignment": ("is_worker",),
     "lookups.table": ("LookupTable",),
     "_types": (
@@ -50,6 +51,7 @@ _HOMES = {
         "Cause",
         "FailureGroup",
         "JobInfo",
+        "JobProgress",
         "JobState",
         "Message",
         "Outcome",
@@ -75,9 +77,11 @@ __all__ = [
     "LookupTable",
     # the worker process
     "ConductorWorker",
+    "command",
     "LATER",
     "JobInfo",
     "current_job",
+    "current_worker",
     "is_worker",
     # what travels and what comes back
     "Message",
@@ -89,6 +93,7 @@ __all__ = [
     "FailureGroup",
     "WorkerExit",
     "WorkerStuck",
+    "JobProgress",
     "StatsReport",
     "StatsAggregate",
     "WorkerStats",

@@ -1,23 +1,19 @@
-"""What a run and its workers say besides jobs: lookups, custom messages, log records."""
+"""What a run and its workers say besides jobs and custom messages: lookups, log records."""
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 from okanjo_conductor._io.loggers import log
-from okanjo_conductor._types import Message
 from okanjo_conductor._wire import byvalue, failures, pickling
 from okanjo_conductor._wire import messages as msg
 from okanjo_conductor._wire.codec import Encoded, decode
-from okanjo_conductor.errors import SerialisationError, UnknownCommandError, WorkerGoneError
+from okanjo_conductor.errors import SerialisationError
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from okanjo_conductor._io.conductor_link import ConductorLink
-    from okanjo_conductor._io.loops import Loop
     from okanjo_conductor._wire.messages import AnyMessage
 
 
@@ -25,14 +21,6 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
 
     class Owner(Protocol):
         """The conductor, as far as its workers talk to it."""
-
-        @property
-        def id(self) -> str:
-            """Unique id of the conductor."""
-            ...
-
-        def _handle_message(self, worker_id: int, post: Message) -> Any:
-            """Handle a custom message; a coroutine is awaited."""
 
         def get_lookup(self, name: str) -> Any:
             """Find a lookup, or raise `UnknownLookupError`."""
@@ -45,18 +33,11 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
 
 
 class Exchange:
-    """Answers the workers of a run, and sends them messages."""
+    """Answers the workers of a run."""
 
-    def __init__(self, owner: Owner, loop: Loop, links: dict[int, ConductorLink]) -> None:
+    def __init__(self, owner: Owner, links: dict[int, ConductorLink]) -> None:
         self._owner = owner
-        self._loop = loop
         self._links = links
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    def close(self) -> None:
-        """Wait for no handler any more."""
-        for task in self._tasks:
-            task.cancel()
 
     def on_message(self, worker_id: int, message: AnyMessage) -> None:
         """A worker sent a message that is not about jobs."""
@@ -66,7 +47,7 @@ class Exchange:
         import logging  # the worker has loaded it, too
 
         try:
-            record = logging.makeLogRecord(_read(message.value, "a log record"))
+            record = logging.makeLogRecord(read(message.value, "a log record"))
         except SerialisationError as error:
             log().error("worker %d: %s", worker_id, error)
             return
@@ -84,13 +65,13 @@ class Exchange:
         missing = object()
         values = (
             self._owner.get_lookup_value(message.name, key, missing)
-            for key in _read(message.value, "the key of a lookup")
+            for key in read(message.value, "the key of a lookup")
         )
         return [None if value is missing else (value,) for value in values]
 
     def _on_set_lookup(self, worker_id: int, message: msg.SetLookup) -> None:
         def set_it() -> None:
-            key, value = _read(message.value, "a lookup entry")
+            key, value = read(message.value, "a lookup entry")
             self._owner.set_lookup_value(message.name, key, value)
 
         self._answer(worker_id, message, set_it)
@@ -99,7 +80,7 @@ class Exchange:
         self, worker_id: int, message: msg.LookUp | msg.SetLookup, act: Callable[[], Any]
     ) -> None:
         error: BaseException | None = None
-        value = _NOTHING
+        value = NOTHING
         try:
             found = act()
         except Exception as raised:
@@ -109,56 +90,8 @@ class Exchange:
         packed = failures.pack(failures.take_apart(error)) if error else None
         self._links[worker_id].send(msg.Answer(message.request, packed, value))
 
-    # Custom messages
 
-    def _on_ask(self, worker_id: int, message: msg.Ask) -> None:
-        try:
-            data = _read(message.value, f"the data of {message.cmd!r}")
-        except SerialisationError as error:
-            self.reply_error(worker_id, message.cmd, message.callback, error)
-            return
-        post = Message(message.cmd, data, message.callback, worker_id, self._owner.id)
-        try:
-            reply = self._owner._handle_message(worker_id, post)
-        except Exception as error:
-            self._note_handler_error(worker_id, post, error)
-            return
-        if isinstance(reply, Coroutine):
-            task = self._loop.create_task(self._finish_handler(worker_id, post, reply))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _finish_handler(self, worker_id: int, post: Message, reply: Any) -> None:
-        try:
-            await reply
-        except Exception as error:
-            self._note_handler_error(worker_id, post, error)
-
-    def _note_handler_error(self, worker_id: int, post: Message, error: Exception) -> None:
-        if not isinstance(error, UnknownCommandError):
-            log().error("the handler of command %r raised", post.cmd, exc_info=error)
-        self.reply_error(worker_id, post.cmd, post.callback, error)
-
-    def reply_error(self, worker_id: int, cmd: str, callback: str | None, error: Exception) -> None:
-        """Tell a worker that its request could not be answered."""
-        if callback is not None and worker_id in self._links:
-            packed = failures.pack(failures.take_apart(error))
-            self._links[worker_id].send(msg.Post(cmd, callback, packed, _NOTHING))
-
-    def send_message(self, worker_id: int, cmd: str, data: Any, callback: str | None) -> None:
-        """Send a custom message to a worker."""
-        if worker_id not in self._links:
-            raise WorkerGoneError(worker_id)
-        self._links[worker_id].send(msg.Post(cmd, callback, None, byvalue.encode_by_value(data)))
-
-    def broadcast(self, cmd: str, data: Any) -> None:
-        """Send a custom message to every worker."""
-        value = byvalue.encode_by_value(data)
-        for link in self._links.values():
-            link.send(msg.Post(cmd, None, None, value))
-
-
-def _read(value: Encoded, what: str) -> Any:
+def read(value: Encoded, what: str) -> Any:
     """Unpickle what a worker sent.
 
     Raises:
@@ -179,12 +112,11 @@ def _encoded(value: Any) -> tuple[Encoded, BaseException | None]:
     except KeyboardInterrupt:
         raise  # more likely the user's than the value's
     except BaseException as error:  # a class's __reduce__ may raise anything
-        return _NOTHING, error
+        return NOTHING, error
 
 
-_NOTHING = Encoded(pickling.dumps(None), [])
+NOTHING = Encoded(pickling.dumps(None), [])
 _ON_MESSAGE: dict[type[Any], Callable[[Exchange, int, Any], None]] = {
-    msg.Ask: Exchange._on_ask,
     msg.LookUp: Exchange._on_look_up,
     msg.SetLookup: Exchange._on_set_lookup,
     msg.Log: Exchange._on_log,

@@ -19,6 +19,7 @@ PUBLIC = {
     "ConductorWorker",
     "FailureGroup",
     "JobInfo",
+    "JobProgress",
     "JobState",
     "LookupTable",
     "Message",
@@ -34,7 +35,9 @@ PUBLIC = {
     "__version__",
     "conduct",
     "errors",
+    "command",
     "current_job",
+    "current_worker",
     "exponential",
     "is_worker",
 }

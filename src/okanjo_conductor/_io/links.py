@@ -3,6 +3,7 @@
     job link      stream socket pair; frames, both ways
     cells         shared memory: claims, the outcome log, the black box; see `cells`
     output pipes  the worker's standard output and error
+    bell          a pipe: a byte in it says that a message waits which must not wait for a job
 
 The worker's ends travel to the new process as descriptors, in the order of `WorkerEnds`.
 """
@@ -26,6 +27,7 @@ class WorkerEnds(Plain):
     cells: int
     stdout: int
     stderr: int
+    bell: int
 
     def as_list(self) -> list[int]:
         """Return them in the order in which they travel."""
@@ -44,11 +46,12 @@ class ConductorEnds(Plain):
     cells: memoryview[int]
     stdout: int
     stderr: int
+    bell: int
 
     def close(self) -> None:
         """Close everything."""
         self.job_link.close()
-        for descriptor in (self.stdout, self.stderr):
+        for descriptor in (self.stdout, self.stderr, self.bell):
             os.close(descriptor)
         self.cells.release()
 
@@ -64,20 +67,20 @@ def make() -> tuple[ConductorEnds, WorkerEnds]:
         # A socket closes itself: closed by its number, it would later close somebody else's.
         undo.callback(ours.close)
         undo.callback(theirs.close)
-        stdout, stderr = _pipe(undo), _pipe(undo)
+        stdout, stderr, bell = _pipe(undo), _pipe(undo), _pipe(undo)
         page = cells.make_page()
         undo.callback(os.close, page)
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
-        for descriptor in (stdout[0], stderr[0]):
+        for descriptor in (stdout[0], stderr[0], bell[1]):
             os.set_blocking(descriptor, False)
         ours.setblocking(False)
         theirs.setblocking(True)  # socket.setdefaulttimeout() may have said otherwise
         view = cells.map_page(page)
         undo.pop_all()
     return (
-        ConductorEnds(ours, view, stdout[0], stderr[0]),
-        WorkerEnds(theirs.detach(), page, stdout[1], stderr[1]),
+        ConductorEnds(ours, view, stdout[0], stderr[0], bell[1]),
+        WorkerEnds(theirs.detach(), page, stdout[1], stderr[1], bell[0]),
     )
 
 

@@ -10,7 +10,11 @@ rebuilt spoils nothing but itself.
     Bell           read my outcome log       Define           an object of __main__
     LargeOutcome   did not fit into the log  Post             a custom message, or a reply to one
     Declined       skipped, was recalled     Answer           to LookUp and SetLookup
-    Ask            a custom message          Stop             finish, then leave
+    Ask            a custom message          Request          a custom message to answer
+    Response       to Request                Stop             finish, then leave
+    AddJob         one more job
+    Progress       how far the job is
+    AbortRun       stop the whole run
     LookUp, SetLookup
     Stats, Log
     LastWords      why I am about to die
@@ -21,7 +25,7 @@ from __future__ import annotations
 
 import marshal
 
-from okanjo_conductor._plain import Frozen, values_of
+from okanjo_conductor._plain import Frozen, fresh, values_of
 from okanjo_conductor._wire.codec import Encoded, stand_in
 from okanjo_conductor._wire.frames import Frame, pack
 from okanjo_conductor.errors import ProtocolError
@@ -33,6 +37,9 @@ if TYPE_CHECKING:
 
 class Ready(Frozen):
     """The worker is set up and waits for jobs."""
+
+    urgent: list[str] = fresh(factory=list)
+    """Commands that it handles during a job; it wants the bell rung for them."""
 
 
 class Bell(Frozen):
@@ -62,6 +69,42 @@ class Ask(Frozen):
     cmd: str
     callback: str | None
     value: Encoded
+
+
+class Response(Frozen):
+    """The reply to a `Request`."""
+
+    request: int
+    error: bytes | None
+    """A packed failure."""
+    value: Encoded
+
+
+class AddJob(Frozen):
+    """One more job. Its frame goes ahead of the outcome of the job that adds it."""
+
+    ordinal: int
+    """Of the job that adds it; 0 between jobs."""
+    number: int
+    """How manieth of those that this attempt adds, from 1."""
+    key: bytes | None
+    """Pickled."""
+    timeout: float | None
+    value: Encoded
+
+
+class Progress(Frozen):
+    """How far a job is."""
+
+    ordinal: int
+    fraction: float
+    text: str
+
+
+class AbortRun(Frozen):
+    """The worker asks for the end of the whole run."""
+
+    why: str
 
 
 class LookUp(Frozen):
@@ -146,6 +189,14 @@ class Post(Frozen):
     value: Encoded
 
 
+class Request(Frozen):
+    """A custom message from the conductor that must be answered with a `Response`."""
+
+    request: int
+    cmd: str
+    value: Encoded
+
+
 class Answer(Frozen):
     """The reply to `LookUp` or `SetLookup`.
 
@@ -168,6 +219,10 @@ AnyMessage: TypeAlias = (
     | LargeOutcome
     | Declined
     | Ask
+    | Response
+    | AddJob
+    | Progress
+    | AbortRun
     | LookUp
     | SetLookup
     | Stats
@@ -178,6 +233,7 @@ AnyMessage: TypeAlias = (
     | LargeJob
     | Define
     | Post
+    | Request
     | Answer
     | Stop
 )
@@ -194,12 +250,17 @@ _TYPES: dict[int, type[Any]] = {
     9: Log,
     10: LastWords,
     11: Bye,
+    20: Response,
+    21: AddJob,
+    22: Progress,
+    23: AbortRun,
     32: Jobs,
     33: LargeJob,
     34: Define,
     35: Post,
     36: Answer,
     37: Stop,
+    48: Request,
 }
 KINDS: Final = {kind: number for number, kind in _TYPES.items()}
 
