@@ -33,6 +33,7 @@ from okanjo_conductor._wire.codec import Encoded, decode
 from okanjo_conductor.clusters.local import LocalCluster
 from okanjo_conductor.errors import (
     IntakeError,
+    JobCancelledError,
     JobTimeoutError,
     SerialisationError,
     TooManyFailuresError,
@@ -416,6 +417,9 @@ class Run:
     def _interrupt_job(self, command: do.InterruptJob) -> None:
         self._vitals.interrupt_job(command)
 
+    def _cancel_job(self, command: do.CancelJob) -> None:
+        self._links[command.worker_id].send(msg.Cancel(command.ordinal, command.limit))
+
     def _report_stuck(self, command: do.ReportStuck) -> None:
         self._vitals.report_stuck(command)
 
@@ -454,11 +458,14 @@ class Run:
     ) -> None:
         """A worker's process is gone."""
         link = self._links.get(worker_id)
-        claimed, stderr, stack = None, "", ""
+        claimed, running, stderr, stack = None, None, "", ""
         if link is not None:
-            claimed = cells.last_started(link.cells)
+            claimed, running = cells.last_started(link.cells), cells.running(link.cells)
+            skipped = cells.last_skipped(link.cells)
             stack = link.take_stack()
             link.finish()  # the core may answer its last outcomes with a hand-out: still a link
+            if skipped is not None:
+                self._post_declined(worker_id, *skipped)
             stderr = link.stderr
             del self._links[worker_id]
             self.posts.worker_gone(worker_id)
@@ -471,6 +478,7 @@ class Run:
                 code=code,
                 signal=signal,
                 claimed=claimed,
+                running=running,
                 detail=self._last_words.pop(worker_id, "") or detail,
                 stderr=stderr,
                 stack=stack,
@@ -574,7 +582,14 @@ class Run:
 
     def _on_ready(self, worker_id: int, message: msg.Ready) -> None:
         self._links[worker_id].note_urgent(message.urgent)
-        self.post(ev.WorkerReady(worker_id=WorkerId(worker_id)))
+        self._vitals.worker_ready(worker_id, message.concurrency)
+        self.post(
+            ev.WorkerReady(
+                worker_id=WorkerId(worker_id),
+                concurrency=message.concurrency,
+                can_cancel=message.can_cancel,
+            )
+        )
 
     def _on_large_outcome(self, worker_id: int, message: msg.LargeOutcome) -> None:
         if message.is_failure:
@@ -619,13 +634,13 @@ class Run:
         self.post(ev.AbortRequested(why=message.why))
 
     def _on_declined(self, worker_id: int, message: msg.Declined) -> None:
-        self.post(
-            ev.JobsDeclined(
-                worker_id=WorkerId(worker_id),
-                first=Ordinal(message.first),
-                last=Ordinal(message.last),
-            )
+        self._post_declined(worker_id, message.first, message.last)
+
+    def _post_declined(self, worker_id: int, first: int, last: int) -> None:
+        declined = ev.JobsDeclined(
+            worker_id=WorkerId(worker_id), first=Ordinal(first), last=Ordinal(last)
         )
+        self.post(declined)
 
     def _on_stats(self, worker_id: int, message: msg.Stats) -> None:
         self.post(
@@ -656,6 +671,7 @@ _CARRY_OUT: dict[type[Any], Callable[[Run, Any], None]] = {
     do.StopWorker: Run._stop_worker,
     do.DumpStack: Run._dump_stack,
     do.InterruptJob: Run._interrupt_job,
+    do.CancelJob: Run._cancel_job,
     do.ReportStuck: Run._report_stuck,
     do.TerminateWorker: Run._terminate,
     do.KillWorker: Run._kill,
@@ -704,6 +720,8 @@ def _job_messages(command: do.HandOut) -> list[msg.Jobs | msg.LargeJob]:
 def _cause_of(error: Exception) -> Cause:
     if isinstance(error, SerialisationError):
         return Cause.UNSERIALISABLE
+    if isinstance(error, JobCancelledError):
+        return Cause.PREEMPTED
     return Cause.TIMEOUT if isinstance(error, JobTimeoutError) else Cause.ERROR
 
 

@@ -76,7 +76,7 @@ CRASH_CODE = 4
 _BELL = 10_000_000
 """Nanoseconds of work after which the conductor is told, at the next end of a job: as long as a
 batch, for the same reason."""
-_QUIET = 100_000_000
+QUIET = 100_000_000
 """Nanoseconds between two reports of progress."""
 _SETTLED, _NEVER = 50_000_000, 1 << 63
 """Nanoseconds of life after which a worker registers for the barrier, 2 ms of work; and no more."""
@@ -113,8 +113,12 @@ def current_worker() -> Basis:
     return _started.worker
 
 
-def start(worker: Basis) -> None:
-    """Run the worker of this process until the conductor has no more work for it."""
+def start(worker: Basis, kind: type[Runtime] | None = None) -> None:
+    """Run the worker of this process until the conductor has no more work for it.
+
+    Args:
+        kind: how it executes jobs; None: one at a time.
+    """
     global _started  # noqa: PLW0603 - one worker per process
     place = assignment.current()
     if place is None:
@@ -126,11 +130,11 @@ def start(worker: Basis) -> None:
     if _started is not None:
         message = "a worker was started in this process already"
         raise ConductorStateError(message)
-    _started = Runtime(worker, place)
+    _started = (kind or Runtime)(worker, place)
     _started.run()
 
 
-class _Batch:
+class Batch:
     """Jobs handed out together."""
 
     def __init__(
@@ -164,13 +168,13 @@ class Runtime:
             Define: self._on_define,
             Stop: self._on_stop,
         }
-        self.talk = Talk(worker, place, handlers, self._check_deadline)
+        self.talk = self._make_talk(handlers)
         self._largest_item = place.link.log.largest - records.HEAD_SIZE
         self._is_heard = False
         """Whether anybody has ever listened to ``job_done``."""
-        self._batches: deque[_Batch] = deque()
+        self._batches: deque[Batch] = deque()
         self._is_stopping = False
-        self._batch: _Batch | None = None
+        self._batch: Batch | None = None
         self._index = -1
         """Position of the job at hand in its batch; -1 between jobs."""
         self._payload: Any = None
@@ -208,22 +212,29 @@ class Runtime:
         _logs.install(self, self._place.log_level)
         signal.signal(signal.SIGUSR2, self._interrupt)
         try:
-            worker.setup()
-            worker.start_monitoring()
-            self.talk.serve_urgent()
-            link.send(Ready(sorted(worker._urgent)))
-            self._work()
-            worker.teardown()
-            worker.stop_monitoring()
-            self.report_stats()
-            self._emit("completed")
-            link.send(Bye())
+            self._live()
         except (ConductorGone, BrokenPipeError, ConnectionResetError):
             leave_process(1)  # the conductor is gone
         except OSError:
             if not link.is_abandoned:
                 raise
             leave_fork(None)
+
+    def _make_talk(self, handlers: dict[type[Any], Callable[[Any], None]]) -> Talk:
+        return Talk(self._worker, self._place, handlers, self._check_deadline)
+
+    def _live(self) -> None:
+        worker, link = self._worker, self._link
+        worker.setup()
+        worker.start_monitoring()
+        self.talk.serve_urgent()
+        link.send(Ready(sorted(worker._urgent)))
+        self._work()
+        worker.teardown()
+        worker.stop_monitoring()
+        self.report_stats()
+        self._emit("completed")
+        link.send(Bye())
 
     def die(self, error: BaseException | str | None) -> NoReturn:
         """End this process at once, as a crash, after its last report."""
@@ -253,7 +264,7 @@ class Runtime:
 
     # One attempt
 
-    def _run_batch(self, batch: _Batch) -> None:
+    def _run_batch(self, batch: Batch) -> None:
         """Execute the jobs of a batch. The hot path of the package: well under a µs per job."""
         clock, atoms, process_job = perf_counter_ns, ATOMS, self._worker.process_job
         wires = batch.wires
@@ -270,13 +281,13 @@ class Runtime:
                     continue  # get_next_job has published everything
                 if self._completion is not None or value is LATER:
                     value = self._completed(value)
-                item: _Item = value if type(value) is int else self._done_item(value)
+                item: Item = value if type(value) is int else self._done_item(value)
             except BaseException as error:
                 item = self._failure_item(error)
             self._publish(item)
         self._batch = None
 
-    def _claim_each(self, batch: _Batch) -> Iterator[int]:
+    def _claim_each(self, batch: Batch) -> Iterator[int]:
         """Claim the jobs of a batch one after another; decline those that were recalled.
 
         Every start of a job comes through here, and the outcome of a job lies in the log before
@@ -291,22 +302,14 @@ class Runtime:
             else:
                 yield index
 
-    def _publish(self, item: _Item) -> None:
+    def _publish(self, item: Item) -> None:
         """Put the outcome of the job at hand into the log, and let go of the job."""
         batch, index = self._batch, self._index
         if batch is None or index < 0:
             log().error("process_job raised after get_next_job() had completed its last job")
             return
         now = perf_counter_ns()
-        ordinal, nanoseconds = batch.first + index, now - self._started
-        if isinstance(item, int):
-            self._count_done()
-            try:
-                self._link.log.write_int(ordinal, nanoseconds, item)
-            except struct.error:  # it has more than 64 bits
-                self._write(ordinal, nanoseconds, records.atom(item))
-        else:
-            self._write(ordinal, nanoseconds, item)
+        self._put_down(batch.first + index, now - self._started, item)
         batch.wires[index] = None
         self._index = -1
         self._payload = self._completion = None
@@ -319,6 +322,17 @@ class Runtime:
             self._ring()
             self.talk.read_nowait()
             self._started = perf_counter_ns()
+
+    def _put_down(self, ordinal: int, nanoseconds: int, item: Item) -> None:
+        """Put an outcome into the log."""
+        if isinstance(item, int):
+            self._count_done()
+            try:
+                self._link.log.write_int(ordinal, nanoseconds, item)
+            except struct.error:  # it has more than 64 bits
+                self._write(ordinal, nanoseconds, records.atom(item))
+        else:
+            self._write(ordinal, nanoseconds, item)
 
     def _write(self, ordinal: int, nanoseconds: int, item: bytes | Encoded | _LargeFailure) -> None:
         """Write an outcome into the log, or send it if it is too large for that."""
@@ -366,7 +380,7 @@ class Runtime:
             )
             raise ConductorStateError(message)
         try:
-            item: _Item = self._done_item(self._completed(None))
+            item: Item = self._done_item(self._completed(None))
         except BaseException as error:
             item = self._failure_item(error)
         self._publish(item)
@@ -380,12 +394,14 @@ class Runtime:
     def job_at_hand(self) -> JobInfo | None:
         """Tell which job is being executed."""
         batch, index = self._batch, self._index
-        if batch is None or index < 0:
-            return None
+        return None if batch is None or index < 0 else self._info(batch, index)
+
+    @staticmethod
+    def _info(batch: Batch, index: int) -> JobInfo:
         history = batch.histories.get(index, [])
         return JobInfo(batch.key(index), len(history) + 1, tuple(map(_attempt, history)))
 
-    def _done_item(self, value: Any) -> _Item:
+    def _done_item(self, value: Any) -> Item:
         item = records.atom(value) if type(value) in ATOMS else self._value_item(value)
         self._count_done()
         return item
@@ -461,12 +477,12 @@ class Runtime:
     # Recalled jobs
 
     def _decline(self, ordinal: int) -> None:
-        self._link.cells[cells.DECLINED] = ordinal
         if self._declined and self._declined[1] == ordinal - 1:
             self._declined = self._declined[0], ordinal
-            return
-        self._report_declined()
-        self._declined = ordinal, ordinal
+        else:
+            self._report_declined()
+            self._declined = ordinal, ordinal
+        cells.decline(self._link.cells, ordinal)
 
     def _report_declined(self) -> None:
         if self._declined:
@@ -476,11 +492,11 @@ class Runtime:
     # What the conductor says about jobs
 
     def _on_jobs(self, message: Jobs) -> None:
-        self._batches.append(_Batch(message.first, message.wires, message.keys, message.histories))
+        self._batches.append(Batch(message.first, message.wires, message.keys, message.histories))
 
     def _on_large_job(self, message: LargeJob) -> None:
         histories = [(0, message.history)]
-        self._batches.append(_Batch(message.ordinal, [message.value], message.key, histories))
+        self._batches.append(Batch(message.ordinal, [message.value], message.key, histories))
 
     def _on_define(self, message: Define) -> None:
         setattr(sys.modules["__main__"], message.name, pickling.loads(message.blob))
@@ -508,10 +524,16 @@ class Runtime:
             raise ConductorStateError(text)
         with self._adding:
             ordinal = self._ordinal()
-            number = self._added[1] + 1 if self._added[0] == ordinal else 1
+            number = self._added_by(ordinal) + 1
             seconds = None if timeout is None else float(timeout)
             self.talk.send(AddJob(ordinal, number, packed, seconds, value))
-            self._added = ordinal, number
+            self._note_added(ordinal, number)
+
+    def _added_by(self, ordinal: int) -> int:
+        return self._added[1] if self._added[0] == ordinal else 0
+
+    def _note_added(self, ordinal: int, number: int) -> None:
+        self._added = ordinal, number
 
     @staticmethod
     def _travelling(value: Any, what: Literal["payload", "key"], key: Key | None) -> Encoded:
@@ -526,20 +548,25 @@ class Runtime:
 
     def report_progress(self, fraction: float, text: str) -> None:
         """Send how far the job at hand is: now, or when the last time is long enough ago."""
-        if not 0 <= fraction <= 1:
-            message = f"progress({fraction!r}): a fraction of the job, from 0 to 1"
-            raise ConfigurationError(message)
-        ordinal = self._ordinal()
-        if not ordinal:
+        progress = self._progress(fraction, text)
+        if progress is None:
             return
-        waits, self._unsaid = self._unsaid, Progress(ordinal, float(fraction), str(text))
-        left = self._said_at + _QUIET - perf_counter_ns()
+        waits, self._unsaid = self._unsaid, progress
+        left = self._said_at + QUIET - perf_counter_ns()
         if left <= 0:
             self._say_progress()
         elif waits is None:
             later = threading.Timer(left / 1e9, self._say_progress)
             later.daemon = True
             later.start()
+
+    def _progress(self, fraction: float, text: str) -> Progress | None:
+        """Make the message; None between jobs."""
+        if not 0 <= fraction <= 1:
+            message = f"progress({fraction!r}): a fraction of the job, from 0 to 1"
+            raise ConfigurationError(message)
+        ordinal = self._ordinal()
+        return Progress(ordinal, float(fraction), str(text)) if ordinal else None
 
     def _say_progress(self) -> None:
         progress, self._unsaid = self._unsaid, None
@@ -616,7 +643,7 @@ class _LargeFailure:
         self.packed = packed
 
 
-_Item: TypeAlias = int | bytes | Encoded | _LargeFailure
+Item: TypeAlias = int | bytes | Encoded | _LargeFailure
 """A result on its way: an integer, or ready for a record, or too large for one."""
 
 

@@ -77,6 +77,9 @@ class Cause(StrEnum):
     UNSERIALISABLE = "unserialisable"
     PREEMPTED = "preempted"
     """We ended the worker ourselves. Charged to nobody."""
+    SUSPECT = "suspect"
+    """The worker's process died while it executed this job and others. Charged to nobody: each of
+    them is executed alone next time, and whoever kills its worker then is charged."""
 
 
 class Later:
@@ -173,7 +176,8 @@ class Retry(Frozen):
 
     Only the job that was being executed is charged; a job that merely waited in a dead worker
     goes back to the queue as if nothing had happened. An attempt that we ended ourselves, for
-    another reason than the job's, is charged to nobody.
+    another reason than the job's, is charged to nobody. When an async worker dies with several jobs
+    in flight, none is charged: each is executed alone next time, and who kills its worker then is.
     """
 
     errors: int = 0
@@ -236,13 +240,15 @@ class WorkerExit(Frozen):
     cause: Cause | None
     """None for a worker that ended because its work was done."""
     key: Key | None
-    """The job it was executing, if any."""
+    """The job it was executing, if it was one."""
     detail: str = ""
     """Its last words: the error given to ``crash()``, or the traceback of a failed start."""
     stderr: str = ""
     """The last lines it wrote to its standard error."""
     stack: str = ""
     """What its threads were doing: at a segmentation fault, or when we were about to end it."""
+    keys: tuple[Key, ...] = ()
+    """All jobs it was executing, oldest first."""
 
     @property
     def id(self) -> int:
@@ -252,6 +258,8 @@ class WorkerExit(Frozen):
     def __str__(self) -> str:
         how = f"was ended by {self.signal}" if self.signal else f"exited with code {self.code}"
         job = "" if self.key is None else f" while it executed job {self.key!r}"
+        if len(self.keys) > 1:
+            job = f" while it executed {len(self.keys)} jobs, {self.keys[0]!r} the first of them"
         said = "".join(f":\n{text.rstrip()}" for text in (self.detail, self.stack) if text)
         return f"worker {self.worker_id} in slot {self.slot} {how}{job}{said}"
 
@@ -435,4 +443,6 @@ def _group_lines(group: FailureGroup) -> list[str]:
 def _exit_line(end: WorkerExit) -> str:
     how = end.signal or f"exit code {end.code}"
     what = "no job" if end.key is None else f"job {end.key}"
+    if len(end.keys) > 1:
+        what = f"{len(end.keys)} jobs"
     return f"  worker {end.worker_id} in slot {end.slot}: {how}, executing {what}"

@@ -12,7 +12,7 @@ from okanjo_conductor._core import events as ev
 from okanjo_conductor._io import cells
 from okanjo_conductor._io.loggers import log
 from okanjo_conductor._io.memory import OomWatch, rss_of
-from okanjo_conductor._types import WorkerId, WorkerStuck
+from okanjo_conductor._types import Ordinal, WorkerId, WorkerStuck
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from okanjo_conductor._core.policy import Policy
     from okanjo_conductor._io.conductor_link import ConductorLink
     from okanjo_conductor._io.loops import Loop, Timer
-    from okanjo_conductor._types import Ordinal
 
 _MEASURE_EVERY = 0.1
 """Seconds between looks at the workers' memory."""
@@ -54,8 +53,11 @@ class Vitals:
         self._emit = emit
         self._measures = policy.measures_memory
         self._measured_at = loop.time()
-        self._seen: dict[int, tuple[Ordinal | None, float, bool]] = {}
-        """By worker: the ordinal it was seen executing, when first, and whether the core knows."""
+        self._seen: dict[int, tuple[int, float, int]] = {}
+        """By worker: the ordinal it had claimed at the last look that found a new one, when that
+        was, and the last one of which the core knows."""
+        self._parallel: set[int] = set()
+        """Workers that execute several jobs at a time."""
         self._pids: dict[int, int] = {}
         self._oom = OomWatch()
         self._timers: set[Timer] = set()
@@ -64,10 +66,16 @@ class Vitals:
         """Begin to look at a worker."""
         self._pids[worker_id] = pid
 
+    def worker_ready(self, worker_id: int, concurrency: int) -> None:
+        """Take note of how many jobs a worker executes at a time."""
+        if concurrency > 1:
+            self._parallel.add(worker_id)
+
     def worker_gone(self, worker_id: int, signal_name: str | None) -> bool:
         """Look at a worker no more; say whether the kernel has ended it for want of memory."""
         self._pids.pop(worker_id, None)
         self._seen.pop(worker_id, None)
+        self._parallel.discard(worker_id)
         return signal_name == "SIGKILL" and self._oom.has_risen()
 
     def close(self) -> None:
@@ -86,13 +94,24 @@ class Vitals:
                 self._measure(worker_id, pid)
 
     def _look_at_claim(self, worker_id: int, link: ConductorLink, now: float) -> None:
-        claimed = cells.last_started(link.cells)
-        ordinal, since, is_told = self._seen.get(worker_id, (None, now, False))
-        if claimed != ordinal:
-            self._seen[worker_id] = claimed, now, False
-        elif claimed is not None and not is_told:
-            self._seen[worker_id] = claimed, since, True
-            self._post(ev.JobSeen(worker_id=WorkerId(worker_id), ordinal=claimed, since=since))
+        """Tell of what was claimed before the last look and, as far as can be seen, goes on."""
+        claimed = cells.last_started(link.cells) or 0
+        ordinal, since, told = self._seen.get(worker_id, (0, now, 0))
+        is_parallel = worker_id in self._parallel
+        if told < ordinal and (is_parallel or claimed == ordinal):
+            first = told + 1 if is_parallel else ordinal
+            told = ordinal
+            self._post(
+                ev.JobsSeen(
+                    worker_id=WorkerId(worker_id),
+                    first=Ordinal(first),
+                    last=Ordinal(ordinal),
+                    since=since,
+                )
+            )
+        if claimed > ordinal:
+            ordinal, since = claimed, now
+        self._seen[worker_id] = ordinal, since, told
 
     def _measure(self, worker_id: int, pid: int) -> None:
         link, rss = self._links.get(worker_id), rss_of(pid)

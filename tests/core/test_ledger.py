@@ -39,7 +39,7 @@ def attempt(number=1):
 def test_a_new_ledger_is_empty():
     ledger = Ledger()
     assert ledger.is_empty
-    assert repr(ledger) == "<Ledger 0 queued, 0 delayed, 0 held>"
+    assert repr(ledger) == "<Ledger 0 queued, 0 delayed, 0 aside, 0 held>"
 
 
 def test_jobs_are_handed_out_in_the_order_of_acceptance():
@@ -65,7 +65,7 @@ def test_the_ledger_says_what_it_holds():
     ledger, jobs = filled(queued=1, held=3)
     (job,) = ledger.release(WORKER, [2])
     ledger.delay(job, 1.0)
-    assert repr(ledger) == "<Ledger 1 queued, 1 delayed, 2 held>"
+    assert repr(ledger) == "<Ledger 1 queued, 1 delayed, 0 aside, 2 held>"
     assert ledger.held_by(WORKER) == 2
     assert job == jobs[1]
 

@@ -68,8 +68,10 @@ class Run:
         self.now = max(self.now, self.state.next_deadline())
         return self.tell(ev.TimePassed())
 
-    def see(self, worker, ordinal=1, since=0.0):
-        return self.tell(ev.JobSeen(worker_id=worker, ordinal=ordinal, since=since))
+    def see(self, worker, ordinal=1, since=0.0, first=None):
+        return self.tell(
+            ev.JobsSeen(worker_id=worker, first=first or ordinal, last=ordinal, since=since)
+        )
 
     def done(self, worker, *ordinals):
         return self.tell(

@@ -119,7 +119,8 @@ def test_workers_are_asked_to_leave_when_every_job_is_finished():
 def test_the_state_says_where_it_stands():
     scene = running(1)
     assert repr(scene.state) == (
-        "<RUNNING, intake ASKED, <Ledger 0 queued, 0 delayed, 1 held>, <Fleet of 1: 1@0 READY>>"
+        "<RUNNING, intake ASKED, <Ledger 0 queued, 0 delayed, 0 aside, 1 held>, "
+        "<Fleet of 1: 1@0 READY>>"
     )
 
 
@@ -387,7 +388,7 @@ def test_jobs_that_wait_in_a_dead_worker_go_back_uncharged():
     scene = running(2, retry=Retry(crashes=0))
     scene.exit(scene.executing(1))
     assert scene.states == {0: JobState.QUARANTINED}
-    assert scene.places() == {"queue": [1], "delayed": [], "held by 2": []}
+    assert scene.places() == {"queue": [1], "delayed": [], "aside": [], "held by 2": []}
     scene.end()
     assert scene.charges == {0: [Cause.CRASH]}
 

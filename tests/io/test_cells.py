@@ -122,3 +122,32 @@ def test_there_is_no_barrier_on_other_platforms(platform, machine, page, monkeyp
     assert cells.membarrier.__wrapped__() is None
     cells.register_for_membarrier(page)
     assert not page[cells.REGISTERED]
+
+
+def test_what_was_skipped_last_is_not_what_was_started_last(page):
+    for ordinal in (4, 5, 6):
+        page[cells.CLAIM] = ordinal
+        if ordinal > 4:
+            cells.decline(page, ordinal)
+
+    assert cells.last_started(page) == 4
+    assert cells.last_skipped(page) == (5, 6)
+
+
+def test_a_run_of_skipped_ordinals_begins_anew_after_one_that_was_started(page):
+    for ordinal in (1, 2, 3):
+        page[cells.CLAIM] = ordinal
+        if ordinal != 2:
+            cells.decline(page, ordinal)
+
+    assert cells.last_skipped(page) == (3, 3)
+    assert cells.last_started(page) == 2
+
+
+def test_who_has_started_and_skipped_nothing_says_so(page):
+    assert cells.last_skipped(page) is None
+    assert cells.running(page) is None
+
+    page[cells.RUNNING] = 7
+
+    assert cells.running(page) == 7

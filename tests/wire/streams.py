@@ -43,7 +43,7 @@ def messages_with(values: st.SearchStrategy[Encoded]) -> dict[type, st.SearchStr
     histories = st.lists(st.tuples(numbers, history), max_size=3)
     wires = st.lists(atoms | short_bytes, max_size=5)
     return {
-        m.Ready: st.builds(m.Ready, st.lists(texts, max_size=3)),
+        m.Ready: st.builds(m.Ready, st.lists(texts, max_size=3), numbers, st.booleans()),
         m.Bell: st.builds(m.Bell),
         m.LargeOutcome: st.builds(m.LargeOutcome, numbers, numbers, st.booleans(), values),
         m.Declined: st.builds(m.Declined, numbers, numbers),
@@ -70,6 +70,7 @@ def messages_with(values: st.SearchStrategy[Encoded]) -> dict[type, st.SearchStr
         m.Post: st.builds(m.Post, texts, callbacks, errors, values),
         m.Request: st.builds(m.Request, numbers, texts, values),
         m.Answer: st.builds(m.Answer, numbers, errors, values),
+        m.Cancel: st.builds(m.Cancel, numbers, st.none() | st.floats(0, 1e9)),
         m.Stop: st.builds(m.Stop),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import sys
+from functools import partial
 from types import FunctionType, ModuleType
 
 import pytest
@@ -106,3 +107,35 @@ def test_a_function_without_a_file_travels(main):
     assert isinstance(there, FunctionType)
     assert "__file__" not in there.__globals__
     assert there.__globals__["__builtins__"] is builtins
+
+
+class _Called:
+    def __call__(self, x):
+        return x
+
+
+class _Awaited(_Called):
+    async def __call__(self, x):
+        return x
+
+
+async def _awaited(x):
+    return x
+
+
+@pytest.mark.parametrize(
+    ("function", "is_async"),
+    [
+        (_awaited, True),
+        (partial(partial(_awaited), 1), True),
+        (_Awaited(), True),
+        (_Awaited().__call__, True),
+        (lambda x: x, False),
+        (_Called(), False),
+        (_Awaited, False),
+        (len, False),
+        (None, False),
+    ],
+)
+def test_a_function_is_async_if_calling_it_gives_a_coroutine(function, is_async):
+    assert functions.is_async(function) == is_async

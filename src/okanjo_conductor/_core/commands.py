@@ -71,6 +71,15 @@ class InterruptJob(Named):
     """The time limit in seconds."""
 
 
+class CancelJob(Named):
+    """Ask a worker that can do so to end this job and live on."""
+
+    worker_id: WorkerId
+    ordinal: Ordinal
+    limit: float | None
+    """The time limit in seconds that the job has passed; None: it is not wanted any more."""
+
+
 class ReportStuck(Named):
     """Tell listeners that a job takes long, with the worker's stack."""
 
@@ -128,6 +137,7 @@ Command: TypeAlias = (
     | StopWorker
     | DumpStack
     | InterruptJob
+    | CancelJob
     | ReportStuck
     | TerminateWorker
     | KillWorker

@@ -17,6 +17,8 @@ from okanjo_conductor.errors import (
 
 if TYPE_CHECKING:
     from okanjo_conductor._core.events import WorkerExited
+    from okanjo_conductor._core.fleet import Worker
+    from okanjo_conductor._core.jobs import Job
     from okanjo_conductor._core.policy import Policy
     from okanjo_conductor._types import Ordinal, WorkerId
 
@@ -28,15 +30,27 @@ class Doom(Frozen):
     """We end a worker because of this job."""
 
     ordinal: Ordinal
+    """Of several that are suspected, the first."""
     cause: Cause
     limit: float = 0.0
     """The limit that was passed: seconds, or bytes of memory."""
     rss: int = 0
+    is_sure: bool = True
+    """Whether it is this job's fault, and not one of the others' that are executed beside it."""
+
+
+class Plea(Frozen):
+    """A worker was asked to end a job and live on."""
+
+    doom: Doom
+    """What comes of it if it does not."""
+    due: float
 
 
 class Watch(Plain):
     """A job that was seen executing for some time."""
 
+    job: Job
     ordinal: Ordinal
     since: float
     expires_at: float | None
@@ -52,36 +66,38 @@ def force(worker_id: WorkerId, when: float, grace: float) -> Iterator[tuple[floa
 
 
 def steps_for(
-    worker_id: WorkerId, doom: Doom, policy: Policy, now: float
+    worker_id: WorkerId, doom: Doom, policy: Policy, now: float, *, was_asked: bool
 ) -> Iterator[tuple[float, do.Command]]:
     """Yield what to do to a doomed worker, and when.
 
     At a time limit the stack is taken first; with `soft_timeout` the job then has half of the
-    grace to end by itself. The last step is due `timeout_grace` after the first harm.
+    grace to end by itself. The last step is due `timeout_grace` after the first harm. Where the
+    worker was asked to end the job, half of that has passed.
     """
-    grace = policy.timeout_grace
+    grace = policy.timeout_grace / 2 if was_asked else policy.timeout_grace
     if doom.cause is Cause.MEMORY:
         yield now, do.KillWorker(worker_id=worker_id)
         return
     if doom.cause is Cause.TIMEOUT:
         yield now, do.DumpStack(worker_id=worker_id)
         now += STACK_TIME
-        if policy.soft_timeout:
+        if policy.soft_timeout and not was_asked:
             yield now, do.InterruptJob(worker_id=worker_id, ordinal=doom.ordinal, limit=doom.limit)
             grace /= 2
             now += grace
     yield from force(worker_id, now, grace)
 
 
-def error_of(worker_id: int, doom: Doom | None, event: WorkerExited, cause: Cause) -> Exception:
-    """Make the error of the job that a dead worker was executing."""
+def error_of(worker: Worker, job: Job, event: WorkerExited, cause: Cause) -> Exception:
+    """Make the error of a job that a dead worker was executing."""
+    doom = worker.doom
     if cause is Cause.PREEMPTED:
         return JobCancelledError("its worker was ended while it executed this job")
-    if cause is Cause.TIMEOUT and doom is not None:
-        return JobTimeoutError(doom.limit, event.stack)
+    if cause is Cause.TIMEOUT:
+        return JobTimeoutError(job.timeout or 0.0, event.stack)
     if cause is Cause.MEMORY:
         held, limit = (doom.rss, int(doom.limit)) if doom is not None else (None, None)
         return JobMemoryError(held, limit, event.stderr)
     return WorkerCrashError(
-        worker_id, event.code, event.signal, event.detail, event.stderr, event.stack
+        worker.id, event.code, event.signal, event.detail, event.stderr, event.stack
     )

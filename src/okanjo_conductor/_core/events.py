@@ -55,6 +55,10 @@ class WorkerReady(Named):
     """A worker is set up and waits for jobs."""
 
     worker_id: WorkerId
+    concurrency: int = 1
+    """How many jobs it executes at a time."""
+    can_cancel: bool = False
+    """Whether it can end a job and live on, as long as it answers."""
 
 
 class AttemptsDone(Named):
@@ -99,7 +103,10 @@ class WorkerExited(Named):
     code: int | None
     signal: str | None
     claimed: Ordinal | None
-    """The last ordinal it had started, or None if it had started none."""
+    """The last ordinal it had started, or None if it had started none. Of those it has skipped
+    before, everybody knows."""
+    running: Ordinal | None = None
+    """Whose code it was in when it died, where it executes several at a time and knows it."""
     detail: str = ""
     stderr: str = ""
     """The last lines of its standard error."""
@@ -109,13 +116,14 @@ class WorkerExited(Named):
     """The kernel has ended a process for want of memory, and this one by SIGKILL."""
 
 
-class JobSeen(Named):
-    """A worker was seen executing this ordinal for some time."""
+class JobsSeen(Named):
+    """A worker was seen executing these ordinals for some time, those excepted that have ended."""
 
     worker_id: WorkerId
-    ordinal: Ordinal
+    first: Ordinal
+    last: Ordinal
     since: float
-    """When it was seen first, at or after its start."""
+    """When they were seen first, at or after their start."""
 
 
 class MemoryMeasured(Named):
@@ -180,7 +188,7 @@ Event: TypeAlias = (
     | JobsDeclined
     | JobsRecalled
     | WorkerExited
-    | JobSeen
+    | JobsSeen
     | MemoryMeasured
     | StatsReported
     | CancelRequested

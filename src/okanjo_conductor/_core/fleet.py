@@ -7,6 +7,9 @@ legal step and `_move` is the only code that takes one::
                         │                       │
                         └──────── stop ─────────┴──► STOPPING ──► (exit)
 
+A worker executes `concurrency` jobs at a time, most of them one. Each that goes on for some time
+has a *watch*. One that can end a job and live on is asked to, by a *plea*, before it is harmed.
+
 A worker that is to end has *steps* before it: a command each, at a time each, the next one harsher
 than the last. A worker is *doomed* when we are about to end it for what its job does; the job is
 named, so that its death is blamed on that job and on no other.
@@ -22,14 +25,14 @@ from collections import deque
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from okanjo_conductor._core.endings import Doom, Watch
+from okanjo_conductor._core.endings import Doom, Plea, Watch
 from okanjo_conductor._core.prefetch import MAX_BATCH, BatchSizer
 from okanjo_conductor._plain import Plain, fresh
 from okanjo_conductor._types import Ordinal, Slot, WorkerId
 from okanjo_conductor.errors import IllegalEventError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from okanjo_conductor._core.commands import Command
 
@@ -71,6 +74,14 @@ class Worker(Plain):
     """When it was set up; None: it is not."""
     executed: int = 0
     """How many jobs it has executed to an end."""
+    concurrency: int = 1
+    """How many jobs it executes at a time."""
+    can_cancel: bool = False
+    """Whether it can end a job and live on."""
+    suspect: Ordinal | None = None
+    """The suspect that it was handed last: while it holds that one, it gets nothing else."""
+    is_set_aside: bool = False
+    """It is handed nothing, so that it comes to have nothing, and can be handed a suspect."""
     rss: int = 0
     """Bytes of memory it held when that was measured last."""
     next_ordinal: int = 1
@@ -79,7 +90,8 @@ class Worker(Plain):
     kept: int = 0
     """The last ordinal that a recall has decided on: what it left with the worker is executed,
     in a race or finished already, so asking again would change nothing."""
-    watch: Watch | None = None
+    watches: dict[Ordinal, Watch] = fresh(factory=dict)
+    pleas: dict[Ordinal, Plea] = fresh(factory=dict)
     doom: Doom | None = None
     steps: deque[tuple[float, Command]] = fresh(factory=deque)
     """When to do what to it, in order; empty: nothing."""
@@ -100,11 +112,20 @@ class Worker(Plain):
         """Yield the times at which something is due."""
         if self.steps:
             yield self.steps[0][0]
-        if (watch := self.watch) is not None:
-            if watch.expires_at is not None and not (self.doom or self.was_terminated):
+        is_safe = not (self.doom or self.was_terminated)
+        for watch in self.watches.values():
+            if is_safe and watch.expires_at is not None:
                 yield watch.expires_at
             if watch.stuck_at is not None:
                 yield watch.stuck_at
+        if is_safe:
+            for plea in self.pleas.values():
+                yield plea.due
+
+    @property
+    def most_at_once(self) -> int:
+        """How many jobs it takes when it has none: what it executes, and a batch to go on with."""
+        return self.concurrency - 1 + self.sizer.batch
 
     def take_ordinals(self, count: int) -> Ordinal:
         """Use up so many ordinals; return the first."""
@@ -117,23 +138,20 @@ class Worker(Plain):
         self.is_recalled = False
         self.kept = self.next_ordinal - 1
 
-    def note_over(self, first_held: Ordinal | None) -> bool:
-        """Take note that the jobs before this one are over: they are not watched any more.
+    def note_over(self, is_held: Callable[[Ordinal], object]) -> bool:
+        """Watch what it does not hold any more no longer.
 
         Returns:
-            Whether that saved the worker, which was to be ended for one of them.
+            Whether that saved the worker, which was to be ended for such a job.
         """
-        if self.watch is not None and _is_over(self.watch.ordinal, first_held):
-            self.watch = None
-        if self.doom is None or self.was_terminated or not _is_over(self.doom.ordinal, first_held):
+        for kept in (self.watches, self.pleas):
+            for ordinal in [ordinal for ordinal in kept if not is_held(ordinal)]:
+                del kept[ordinal]
+        if self.doom is None or self.was_terminated or is_held(self.doom.ordinal):
             return False
         self.doom = None
         self.steps.clear()
         return True
-
-
-def _is_over(ordinal: Ordinal, first_held: Ordinal | None) -> bool:
-    return first_held is None or first_held > ordinal
 
 
 class SlotState(Plain):

@@ -4,18 +4,24 @@ A job that was accepted and not yet finished is in exactly one place:
 
     queue     waits for a worker
     delayed   waits for its backoff to pass
+    aside     a *suspect*: waits for a worker that it will have to itself
     held      handed out to one worker, under an ordinal of that worker
 
 The queue and what a worker holds are rows of *runs*: jobs in columns, cut where that is needed.
 Which of its held jobs a worker is executing is not written down here: the worker claims an ordinal
 before it starts it, and only after a death does anybody need to know.
+
+A suspect may have killed a worker that was executing others too. It stays one until it has its
+outcome or was executed to an end that left its worker alive (`clear`).
 """
 
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from collections import deque
 from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from okanjo_conductor._core.jobs import Jobs, joined
@@ -30,27 +36,16 @@ if TYPE_CHECKING:
 
 
 class _Run:
-    """Jobs that a worker holds under consecutive ordinals."""
+    """Jobs that a worker holds under consecutive ordinals, from `low` up to but without `high`."""
 
-    __slots__ = ("begin", "end", "first", "jobs")
+    __slots__ = ("first", "high", "jobs", "low")
 
-    def __init__(self, first: int, jobs: Jobs, begin: int, end: int) -> None:
+    def __init__(self, first: int, jobs: Jobs, low: int, high: int) -> None:
         self.first = first
         """The ordinal of the job at index 0 of `jobs`."""
         self.jobs = jobs
-        self.begin = begin
-        self.end = end
-        """Indices between which jobs are held still."""
-
-    @property
-    def low(self) -> int:
-        """The first ordinal that is held."""
-        return self.first + self.begin
-
-    @property
-    def high(self) -> int:
-        """The first ordinal beyond."""
-        return self.first + self.end
+        self.low = low
+        self.high = high
 
     def cut(self, low: int, high: int) -> Jobs:
         """Return the jobs of these ordinals."""
@@ -59,9 +54,12 @@ class _Run:
     def without(self, low: int, high: int) -> Iterator[_Run]:
         """Yield what is left when the jobs of these ordinals are taken out."""
         if self.low < low:
-            yield _Run(self.first, self.jobs, self.begin, low - self.first)
+            yield _Run(self.first, self.jobs, self.low, low)
         if high < self.high:
-            yield _Run(self.first, self.jobs, high - self.first, self.end)
+            yield _Run(self.first, self.jobs, high, self.high)
+
+
+_low = attrgetter("low")
 
 
 class _Part:
@@ -95,24 +93,34 @@ class Ledger:
         self._delayed: list[tuple[float, JobId, Job]] = []
         self._held: dict[WorkerId, list[_Run]] = {}
         """By worker, in the order of ordinals; no run is empty."""
+        self._counts: dict[WorkerId, int] = {}
+        """By worker, how many jobs it holds."""
+        self._suspects: set[JobId] = set()
+        self._aside: deque[Job] = deque()
         self._histories: dict[JobId, list[Attempt]] = {}
         """Bad ends of unfinished jobs; most have none and no entry."""
         self.queued = 0
         """How many jobs wait for a worker."""
 
     def __repr__(self) -> str:
-        held = sum(map(self.held_by, self._held))
-        return f"<Ledger {self.queued} queued, {len(self._delayed)} delayed, {held} held>"
+        held, aside = sum(self._counts.values()), len(self._aside)
+        places = f"{self.queued} queued, {len(self._delayed)} delayed, {aside} aside, {held} held"
+        return f"<Ledger {places}>"
 
     @property
     def is_empty(self) -> bool:
         """Whether every accepted job is finished."""
-        return not (self.queued or self._delayed or self.has_held)
+        return not (self.queued or self._delayed or self._aside or self.has_held)
 
     @property
     def has_held(self) -> bool:
         """Whether any worker holds a job."""
-        return any(self._held.values())
+        return any(self._counts.values())
+
+    @property
+    def aside(self) -> int:
+        """How many suspects wait for a worker of their own."""
+        return len(self._aside)
 
     @property
     def next_due(self) -> float | None:
@@ -144,8 +152,22 @@ class Ledger:
             self._put_in_front(Jobs.of(due))
 
     def _put_in_front(self, jobs: Jobs) -> None:
-        self._queue.appendleft(_Part(jobs))
-        self.queued += len(jobs)
+        if self._suspects and not self._suspects.isdisjoint(jobs.ids):
+            self._aside.extend(job for job in jobs if job.id in self._suspects)
+            jobs = Jobs.of(job for job in jobs if job.id not in self._suspects)
+        if jobs:
+            self._queue.appendleft(_Part(jobs))
+            self.queued += len(jobs)
+
+    # Suspects
+
+    def suspect(self, job: Job) -> None:
+        """Have a job executed alone from now on."""
+        self._suspects.add(job.id)
+
+    def clear(self, job: Job) -> None:
+        """Suspect a job no more."""
+        self._suspects.discard(job.id)
 
     def _take_queued(self, count: int) -> Jobs:
         """Take the first `count` jobs from the queue."""
@@ -164,16 +186,14 @@ class Ledger:
     def enrol(self, worker_id: WorkerId) -> None:
         """Let a worker hold jobs."""
         self._held[worker_id] = []
+        self._counts[worker_id] = 0
 
     def held_by(self, worker_id: WorkerId) -> int:
         """How many jobs a worker holds."""
-        held = 0
-        for run in self._held[worker_id]:
-            held += run.end - run.begin
-        return held
+        return self._counts[worker_id]
 
     def first_held(self, worker_id: WorkerId) -> Ordinal | None:
-        """The ordinal a worker executes, or will execute next."""
+        """The first ordinal of a worker that has not ended."""
         runs = self._held[worker_id]
         return Ordinal(runs[0].low) if runs else None
 
@@ -183,15 +203,31 @@ class Ledger:
 
     def peek(self, worker_id: WorkerId, ordinal: Ordinal) -> Job | None:
         """Find the job that a worker holds under an ordinal."""
-        for run in self._held[worker_id]:
-            if run.low <= ordinal < run.high:
-                return run.jobs[ordinal - run.first]
-        return None
+        run = self._run_at(worker_id, ordinal)
+        return None if run is None else run.jobs[ordinal - run.first]
+
+    def held_between(self, worker_id: WorkerId, low: int, high: int) -> dict[Ordinal, Job]:
+        """Return what a worker holds under ordinals from `low` to `high`, both included."""
+        runs = self._held[worker_id]
+        first = max(bisect_right(runs, low, key=_low) - 1, 0)
+        last = bisect_right(runs, high, key=_low)
+        return {
+            Ordinal(ordinal): run.jobs[ordinal - run.first]
+            for run in runs[first:last]
+            for ordinal in range(max(run.low, low), min(run.high, high + 1))
+        }
 
     def hand_out(self, worker_id: WorkerId, first: Ordinal, count: int) -> Jobs:
         """Move the first `count` queued jobs to a worker, as ordinals from `first`."""
-        jobs = self._take_queued(count)
-        self._held[worker_id].append(_Run(first, jobs, 0, count))
+        return self._give(worker_id, first, self._take_queued(count))
+
+    def hand_out_suspect(self, worker_id: WorkerId, first: Ordinal) -> Jobs:
+        """Move the first suspect to a worker."""
+        return self._give(worker_id, first, Jobs.of([self._aside.popleft()]))
+
+    def _give(self, worker_id: WorkerId, first: Ordinal, jobs: Jobs) -> Jobs:
+        self._held[worker_id].append(_Run(first, jobs, first, first + len(jobs)))
+        self._counts[worker_id] += len(jobs)
         return jobs
 
     def require_held(self, worker_id: WorkerId, ordinals: Sequence[Ordinal]) -> None:
@@ -202,9 +238,9 @@ class Ledger:
         if self._run_of(worker_id, ordinals) is not None:
             return
         named = set(ordinals)
-        held = {k for run in self._held[worker_id] for k in range(run.low, run.high)}
-        if len(named) != len(ordinals) or not held >= named:
-            strange = sorted(named - held) or "one of them twice"
+        strange: object = sorted(k for k in named if self._run_at(worker_id, k) is None)
+        if len(named) != len(ordinals) or strange:
+            strange = strange or "one of them twice"
             message = f"worker {worker_id} reports jobs it does not hold: {strange}"
             raise IllegalEventError(message)
 
@@ -215,22 +251,27 @@ class Ledger:
             return joined([self.release(worker_id, [ordinal]) for ordinal in ordinals])
         low, high = ordinals[0], ordinals[-1] + 1
         jobs = run.cut(low, high)
+        self._counts[worker_id] -= len(jobs)
         if low == run.low and high < run.high:
-            run.begin = high - run.first
+            run.low = high
         else:
             runs = self._held[worker_id]
-            place = runs.index(run)
+            place = bisect_right(runs, run.low, key=_low) - 1
             runs[place : place + 1] = run.without(low, high)
         return jobs
 
     def _run_of(self, worker_id: WorkerId, ordinals: Sequence[Ordinal]) -> _Run | None:
         """Find the run that holds all of these, if they are consecutive."""
         low, high = ordinals[0], ordinals[0] + len(ordinals)
-        for run in self._held[worker_id]:
-            if run.low <= low < run.high:
-                is_whole = high <= run.high and ordinals == list(range(low, high))
-                return run if is_whole else None
-        return None
+        run = self._run_at(worker_id, low)
+        is_whole = run is not None and high <= run.high and ordinals == list(range(low, high))
+        return run if is_whole else None
+
+    def _run_at(self, worker_id: WorkerId, ordinal: int) -> _Run | None:
+        """Find the run that holds an ordinal."""
+        runs = self._held[worker_id]
+        place = bisect_right(runs, ordinal, key=_low) - 1
+        return runs[place] if place >= 0 and ordinal < runs[place].high else None
 
     def take_back(self, worker_id: WorkerId, first: int, last: int | None = None) -> int:
         """Put what the worker holds from `first` to `last` back to the front of the queue.
@@ -249,14 +290,16 @@ class Ledger:
             else:
                 kept.append(run)
         self._held[worker_id] = kept
+        count = sum(map(len, taken))
+        self._counts[worker_id] -= count
         if taken:
             self._put_in_front(joined(taken))
-        return sum(map(len, taken))
+        return count
 
     def dismiss(self, worker_id: WorkerId) -> None:
         """Take back everything a worker holds and let it hold no more."""
         self.take_back(worker_id, 0)
-        del self._held[worker_id]
+        del self._held[worker_id], self._counts[worker_id]
 
     # Looking for jobs: slow, because all are looked at
 
@@ -271,9 +314,9 @@ class Ledger:
     def held(self, worker_id: WorkerId) -> dict[Ordinal, Job]:
         """Return what a worker holds, by ordinal."""
         return {
-            Ordinal(run.first + index): run.jobs[index]
+            Ordinal(ordinal): run.jobs[ordinal - run.first]
             for run in self._held[worker_id]
-            for index in range(run.begin, run.end)
+            for ordinal in range(run.low, run.high)
         }
 
     def find(self, key: Key) -> JobId | None:
@@ -291,6 +334,7 @@ class Ledger:
             self.queued = len(queue)
             self._delayed = [entry for entry in self._delayed if entry[1] not in job_ids]
             heapq.heapify(self._delayed)
+            self._aside = deque(job for job in self._aside if job.id not in job_ids)
         return pulled
 
     def withdraw(self) -> list[Job]:
@@ -298,14 +342,15 @@ class Ledger:
         jobs = list(self.waiting())
         self._queue.clear()
         self._delayed.clear()
+        self._aside.clear()
         self.queued = 0
         for job in jobs:
-            self._histories.pop(job.id, None)
+            self.close(job)
         return sorted(jobs, key=lambda job: job.id)
 
     def waiting(self) -> Iterator[Job]:
-        """Yield the jobs that no worker holds, in the order of the queue, then the delayed ones."""
-        return chain(self._queued(), (job for _, _, job in self._delayed))
+        """Yield the jobs that no worker holds: the queue in its order, then the others."""
+        return chain(self._queued(), (job for _, _, job in self._delayed), self._aside)
 
     def _queued(self) -> Iterator[Job]:
         return chain.from_iterable(part.left() for part in self._queue)
@@ -325,6 +370,7 @@ class Ledger:
     def close(self, job: Job) -> None:
         """Forget the history of a job that has its outcome."""
         self._histories.pop(job.id, None)
+        self._suspects.discard(job.id)
 
     def histories_of(self, jobs: Jobs) -> dict[int, tuple[Attempt, ...]]:
         """By index, the bad ends of those jobs that have any."""
@@ -336,6 +382,7 @@ class Ledger:
     def close_all(self, jobs: Jobs) -> dict[JobId, tuple[Attempt, ...]]:
         """Forget the histories of jobs that are done; return those there were."""
         if not self._histories:
-            return {}
+            return {}  # and no suspects: each has one
+        self._suspects.difference_update(jobs.ids)
         found = ((job_id, self._histories.pop(job_id, None)) for job_id in jobs.ids)
         return {job_id: tuple(history) for job_id, history in found if history}

@@ -5,7 +5,8 @@ a long job travels alone. The estimate follows the busy time that workers report
 own clock would mix its delays in); a batch may grow fourfold at most, so one lucky batch of tiny
 jobs does not commit a thousand long ones, and shrinks at once.
 
-A worker holds up to two batches: it goes on with the second while word of the first travels.
+A worker holds up to two batches: it goes on with the second while word of the first travels. One
+that executes several jobs at a time holds those besides; its pace is that of all of them together.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ _WEIGHT = 0.4
 class BatchSizer:
     """Watches one worker's pace."""
 
-    __slots__ = ("_largest", "_seconds_per_job", "batch")
+    __slots__ = ("_seconds_per_job", "batch", "largest")
 
     def __init__(self, largest: int = MAX_BATCH) -> None:
-        self._largest = largest
+        self.largest = largest
+        """Never hand out more at a time."""
         self._seconds_per_job: float | None = None
         self.batch = 1
 
@@ -37,4 +39,4 @@ class BatchSizer:
             newest = average + _WEIGHT * (newest - average)
         self._seconds_per_job = max(newest, 1e-9)
         fitting = int(TARGET / self._seconds_per_job)
-        self.batch = max(1, min(fitting, self.batch * _GROWTH, self._largest))
+        self.batch = max(1, min(fitting, self.batch * _GROWTH, self.largest))

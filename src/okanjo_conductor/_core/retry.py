@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+UNCHARGED = frozenset({Cause.PREEMPTED, Cause.SUSPECT})
+"""Bad ends that are nobody's fault, or of which nobody knows yet whose."""
+
+
 def final_state(retry: Retry, history: Sequence[Attempt]) -> JobState | None:
     """Judge a job by its attempts, all of which ended badly.
 
@@ -17,7 +21,7 @@ def final_state(retry: Retry, history: Sequence[Attempt]) -> JobState | None:
         The state it ends in, or None if it may be executed again.
     """
     last = history[-1]
-    if last.cause is Cause.PREEMPTED:
+    if last.cause in UNCHARGED:
         return None
     spent = sum(attempt.cause is last.cause for attempt in history)
     if spent <= _budget(retry, last):
@@ -38,5 +42,5 @@ def _budget(retry: Retry, attempt: Attempt) -> int:
 
 def delay(retry: Retry, history: Sequence[Attempt]) -> float:
     """Seconds until a job with these bad ends may be executed again."""
-    bad_ends = sum(attempt.cause is not Cause.PREEMPTED for attempt in history)
+    bad_ends = sum(attempt.cause not in UNCHARGED for attempt in history)
     return retry.backoff(bad_ends) if retry.backoff and bad_ends else 0.0

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core import records as rec
-from okanjo_conductor._core.endings import Doom, Watch, error_of, force, steps_for
+from okanjo_conductor._core.endings import Doom, Plea, Watch, error_of, force, steps_for
 from okanjo_conductor._core.fleet import Fleet, SlotState, Worker, WorkerState
 from okanjo_conductor._core.ledger import Ledger
 from okanjo_conductor._core.policy import FailureBudget, Policy
@@ -45,7 +45,7 @@ from okanjo_conductor.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from okanjo_conductor._core.jobs import Job
+    from okanjo_conductor._core.jobs import Job, Jobs
     from okanjo_conductor._types import JobId, Key, WorkerId
 
 LEAVE_GRACE = 30.0
@@ -193,7 +193,9 @@ class ConductorState:
         self._is_delivery_paused = False
 
     def _on_worker_ready(self, event: ev.WorkerReady, now: float) -> None:
-        old = self._fleet.make_ready(self._fleet.get(event.worker_id), now)
+        worker = self._fleet.get(event.worker_id)
+        old = self._fleet.make_ready(worker, now)
+        worker.concurrency, worker.can_cancel = event.concurrency, event.can_cancel
         if old is not None and old.state is WorkerState.READY:
             self._dismiss(old)
 
@@ -201,7 +203,7 @@ class ConductorState:
         worker = self._fleet.get(event.worker_id)
         self._ledger.require_held(worker.id, event.ordinals)
         jobs = self._ledger.release(worker.id, event.ordinals)
-        worker.sizer.observe(len(jobs), sum(event.nanoseconds))
+        worker.sizer.observe(len(jobs), sum(event.nanoseconds) // worker.concurrency)
         self._note_executed(worker, len(jobs))
         self._failures.note(done=len(jobs))
         self._step.records.append(
@@ -219,12 +221,14 @@ class ConductorState:
         worker = self._fleet.get(event.worker_id)
         self._ledger.require_held(worker.id, [event.ordinal])
         job = self._ledger.release(worker.id, [event.ordinal])[0]
-        worker.sizer.observe(1, event.nanoseconds)
+        worker.sizer.observe(1, event.nanoseconds // worker.concurrency)
         self._note_executed(worker, 1)
+        self._ledger.clear(job)
+        is_own = event.cause is Cause.PREEMPTED and job.id not in self._unwanted
         self._charge(
             job,
             worker,
-            event.cause,
+            Cause.ERROR if is_own else event.cause,  # nobody cancelled it but itself
             event.error,
             now=now,
             seconds=event.nanoseconds / 1e9,
@@ -243,39 +247,46 @@ class ConductorState:
             raise IllegalEventError(message)
         worker.note_recall()
         self._ledger.take_back(worker.id, event.beyond + 1)
-        left = self._ledger.peek(worker.id, event.beyond)
-        if left is not None and left.id in self._unwanted:  # earlier ones have ended, unheard yet
-            self._end_for(worker, Doom(event.beyond, Cause.PREEMPTED), now)
+        if self._unwanted:
+            for ordinal, job in self._executing(worker, event.beyond).items():
+                if job.id in self._unwanted:
+                    self._end_job(worker, Doom(ordinal, Cause.PREEMPTED), now)
 
     def _on_worker_exited(self, event: ev.WorkerExited, now: float) -> None:
         worker = self._fleet.get(event.worker_id)
-        executing = self._job_executing(worker, event.claimed)
+        executing = self._executing(worker, event.claimed)
+        for ordinal in executing:
+            self._ledger.release(worker.id, [ordinal])
         self._ledger.dismiss(worker.id)
         self._fleet.bury(worker)
-        cause = self._cause_of_death(worker, event)
+        cause, verdicts = self._judge_death(worker, event, executing)
         was_asked = worker.state is WorkerState.STOPPING
         has_left = was_asked and event.code == 0 and not worker.was_terminated
         self._announce(worker, event, None if has_left and not executing else cause, executing)
-        if executing is not None:
-            error = error_of(worker.id, worker.doom, event, cause)
-            self._charge(executing, worker, cause, error, now=now)
-            if cause is Cause.CRASH:
-                worker.slot.note_crash(now)
-        elif not (was_asked or worker.was_terminated):
+        for ordinal, job in executing.items():
+            verdict = verdicts.get(ordinal, Cause.PREEMPTED)
+            if worker.concurrency > 1 and verdict is not Cause.PREEMPTED:
+                self._ledger.suspect(job)
+            error = error_of(worker, job, event, cause if verdict is Cause.SUSPECT else verdict)
+            self._charge(job, worker, verdict, error, now=now)
+        if executing and cause is Cause.CRASH:
+            worker.slot.note_crash(now)
+        if not (executing or was_asked or worker.was_terminated):
             self._note_idle_death(worker, event, now)
 
-    def _on_job_seen(self, event: ev.JobSeen, _now: float) -> None:
-        worker = self._fleet.get(event.worker_id)
-        job = self._ledger.peek(worker.id, event.ordinal)
-        if job is None or (worker.watch is not None and worker.watch.ordinal == event.ordinal):
-            return
-        limit, patience = job.timeout, self._policy.stuck_after
-        worker.watch = Watch(
-            event.ordinal,
-            event.since,
-            expires_at=None if limit is None else event.since + limit,
-            stuck_at=None if patience is None else event.since + patience,
-        )
+    def _on_jobs_seen(self, event: ev.JobsSeen, _now: float) -> None:
+        worker, since = self._fleet.get(event.worker_id), event.since
+        if worker.concurrency == 1 and event.first not in worker.watches:
+            worker.watches.clear()  # who executes this one has ended the others
+        patience = self._policy.stuck_after
+        stuck_at = None if patience is None else since + patience
+        seen = self._ledger.held_between(worker.id, event.first, event.last)
+        for ordinal, job in seen.items():
+            if ordinal in worker.watches:
+                continue
+            limit = job.timeout
+            expires_at = None if limit is None else since + limit
+            worker.watches[ordinal] = Watch(job, ordinal, since, expires_at, stuck_at)
 
     def _on_memory_measured(self, event: ev.MemoryMeasured, now: float) -> None:
         worker = self._fleet.get(event.worker_id)
@@ -283,9 +294,11 @@ class ConductorState:
         limit = self._policy.max_rss
         if limit is None or event.rss <= limit:
             return
-        claimed = event.claimed
-        if claimed is not None and self._ledger.peek(worker.id, claimed) is not None:
-            self._end_for(worker, Doom(claimed, Cause.MEMORY, limit, event.rss), now)
+        executing = self._executing(worker, event.claimed)
+        if executing:
+            is_sure = len(executing) == 1
+            doom = Doom(next(iter(executing)), Cause.MEMORY, limit, event.rss, is_sure=is_sure)
+            self._end_for(worker, doom, now)
 
     def _on_stats_reported(self, event: ev.StatsReported, _now: float) -> None:
         worker = self._fleet.get(event.worker_id)
@@ -318,7 +331,9 @@ class ConductorState:
 
     def _on_time_passed(self, _event: ev.TimePassed, now: float) -> None:
         for worker in self._fleet:
-            self._look_at_watch(worker, now)
+            for watch in tuple(worker.watches.values()):
+                self._look_at_watch(worker, watch, now)
+            self._look_at_pleas(worker, now)
             self._take_steps(worker, now)
 
     # What follows from the whole
@@ -352,25 +367,95 @@ class ConductorState:
 
     def _hand_out(self) -> None:
         ledger = self._ledger
+        if ledger.aside:
+            self._hand_out_suspects()
         if not ledger.queued:
             return
-        ready = [w for w in self._fleet.takers() if not w.is_recalled]
+        ready = [w for w in self._sharers() if not w.is_recalled]
         if not ready:
             return
+        self._fill([w for w in ready if w.concurrency > 1])
         for _ in range(_BATCHES_HELD):
             for worker in sorted(ready, key=lambda w: ledger.held_by(w.id)):
                 share = -(-ledger.queued // len(ready))
                 count = min(worker.sizer.batch, share, self._jobs_left(worker))
-                if count and ledger.held_by(worker.id) <= worker.sizer.batch:
+                if count and ledger.held_by(worker.id) <= worker.most_at_once:
                     self._hand_to(worker, count)
+        if ledger.aside and not ledger.queued:  # now also who has found nothing else
+            self._hand_out_suspects()
+
+    def _fill(self, workers: list[Worker]) -> None:
+        """Let workers that execute several jobs at a time have those, before any job waits."""
+        ledger = self._ledger
+        while ledger.queued and (hungry := [w for w in workers if self._room(w) > 0]):
+            share = -(-ledger.queued // len(hungry))
+            for worker in sorted(hungry, key=lambda w: ledger.held_by(w.id)):
+                if count := min(share, ledger.queued, self._room(worker)):
+                    self._hand_to(worker, count)
+
+    def _room(self, worker: Worker) -> int:
+        """How many jobs a worker would execute besides those it has."""
+        room = min(worker.concurrency - self._ledger.held_by(worker.id), worker.sizer.largest)
+        return min(room, self._jobs_left(worker))
 
     def _hand_to(self, worker: Worker, count: int) -> None:
         first = worker.take_ordinals(count)
-        jobs = self._ledger.hand_out(worker.id, first, count)
+        self._send(worker, first, self._ledger.hand_out(worker.id, first, count))
+
+    def _send(self, worker: Worker, first: Ordinal, jobs: Jobs) -> None:
         histories = self._ledger.histories_of(jobs)
         self._step.commands.append(
             do.HandOut(worker_id=worker.id, first=first, jobs=jobs, histories=histories)
         )
+
+    # Suspects: each is executed by a worker that has nothing else
+
+    def _hand_out_suspects(self) -> None:
+        """Give suspects to workers that have nothing, and see that there are such workers.
+
+        While other jobs wait too, they are for half of the workers, and suspects for the rest.
+        """
+        takers = self._fleet.takers()
+        others = [w for w in takers if self._jobs_left(w) > 0 and not self._is_alone(w)]
+        alone = sum(map(self._is_alone, takers))
+        wanted = max(1, (len(others) + alone) // 2) - alone
+        for worker in [w for w in others if self._is_empty(w)]:
+            if self._ledger.aside and (wanted > 0 or not self._ledger.queued):
+                wanted -= 1
+                others.remove(worker)
+                self._hand_suspect_to(worker)
+        self._set_aside(others, wanted)
+
+    def _hand_suspect_to(self, worker: Worker) -> None:
+        worker.is_set_aside = False
+        worker.suspect = first = worker.take_ordinals(1)
+        self._send(worker, first, self._ledger.hand_out_suspect(worker.id, first))
+
+    def _set_aside(self, workers: list[Worker], count: int) -> None:
+        """Let some workers finish what they have, so that they can be handed suspects."""
+        count = min(count, self._ledger.aside)
+        ledger = self._ledger
+        workers.sort(key=lambda w: (not w.is_set_aside, ledger.held_by(w.id)))
+        for index, worker in enumerate(workers):
+            if index < count and not worker.is_set_aside:
+                self._recall_from(worker)
+            worker.is_set_aside = index < count
+
+    def _is_empty(self, worker: Worker) -> bool:
+        return not (worker.is_recalled or self._ledger.held_by(worker.id))
+
+    def _is_alone(self, worker: Worker) -> bool:
+        """Whether a worker has a suspect to itself."""
+        suspect = worker.suspect
+        return suspect is not None and self._ledger.peek(worker.id, suspect) is not None
+
+    def _sharers(self) -> list[Worker]:
+        """Return the workers that take jobs like any others."""
+        takers = self._fleet.takers()
+        if not self._ledger.aside:
+            for worker in takers:
+                worker.is_set_aside = False
+        return [w for w in takers if not (w.is_set_aside or self._is_alone(w))]
 
     def _jobs_left(self, worker: Worker) -> int:
         """How many more jobs a worker may be handed before it is recycled."""
@@ -383,9 +468,10 @@ class ConductorState:
         """Let an idle worker have what another one holds and has not started."""
         if self._ledger.queued:
             return
-        held_by, ready = self._ledger.held_by, self._fleet.takers()
+        held_by, ready = self._ledger.held_by, self._sharers()
         is_anybody_idle = any(
-            held_by(w.id) == 0 and not w.is_recalled and self._jobs_left(w) > 0 for w in ready
+            held_by(w.id) < w.concurrency and not w.is_recalled and self._jobs_left(w) > 0
+            for w in ready
         )
         if not is_anybody_idle:
             return
@@ -396,7 +482,8 @@ class ConductorState:
     def _can_give(self, worker: Worker) -> bool:
         """Whether a worker holds jobs behind another one that no recall has decided on."""
         ledger = self._ledger
-        return ledger.held_by(worker.id) > 1 and ledger.last_held(worker.id) > worker.kept
+        is_waiting = ledger.held_by(worker.id) > worker.concurrency
+        return is_waiting and ledger.last_held(worker.id) > worker.kept
 
     def _recall_from(self, worker: Worker) -> None:
         """Take back what a worker has not started, unless that is under way."""
@@ -430,7 +517,7 @@ class ConductorState:
 
     def _is_missed(self, worker: Worker) -> bool:
         """Whether a job waits that a successor would be given."""
-        if self._ledger.queued:
+        if self._ledger.queued or self._ledger.aside:
             return True
         return self._is_used_up(worker) and self._wants_workers()
 
@@ -453,13 +540,13 @@ class ConductorState:
 
     def _wants_workers(self) -> bool:
         """Whether a job waits, here or behind another one, for which nobody is on the way."""
-        waiting = self._ledger.queued - self._fleet.starting()
+        waiting = self._ledger.queued + self._ledger.aside - self._fleet.starting()
         for worker in self._fleet.takers():
             held = self._ledger.held_by(worker.id)
             if not held:
                 waiting -= self._jobs_left(worker) > 0
             elif self._can_give(worker):
-                waiting += held - 1
+                waiting += held - worker.concurrency
         return waiting > 0
 
     def _read_jobs(self) -> None:
@@ -471,7 +558,7 @@ class ConductorState:
             self._intake = Intake.OPEN  # the last outcomes may make their receiver add jobs
         if self._intake is not Intake.OPEN or self._is_delivery_paused:
             return
-        batches = sum(w.sizer.batch for w in self._fleet.takers())
+        batches = sum(w.most_at_once for w in self._fleet.takers())
         wanted = max(2 * len(self._fleet.slots), batches)
         if self._ledger.queued < wanted:
             self._intake = Intake.ASKED
@@ -532,11 +619,40 @@ class ConductorState:
             )
         )
 
-    def _job_executing(self, worker: Worker, claimed: Ordinal | None) -> Job | None:
-        """Take the job that a dead worker was executing out of the ledger, if there is one."""
-        if claimed is None or self._ledger.first_held(worker.id) != claimed:
-            return None
-        return self._ledger.release(worker.id, [claimed])[0]
+    def _executing(self, worker: Worker, claimed: Ordinal | None) -> dict[Ordinal, Job]:
+        """Find the jobs that a worker executes: it has claimed them, and they have not ended."""
+        if claimed is None:
+            return {}
+        if worker.concurrency == 1:  # earlier ones have ended, unheard yet
+            return self._ledger.held_between(worker.id, claimed, claimed)
+        return self._ledger.held_between(worker.id, 0, claimed)
+
+    def _judge_death(
+        self, worker: Worker, event: ev.WorkerExited, executing: dict[Ordinal, Job]
+    ) -> tuple[Cause, dict[Ordinal, Cause]]:
+        """Say why a worker died, and what that means for the jobs it was executing.
+
+        For those that are not named it means nothing: we have ended it for another one.
+        """
+        doom = worker.doom
+        if doom is not None and worker.was_terminated:
+            if not doom.is_sure:
+                return doom.cause, dict.fromkeys(executing, Cause.SUSPECT)
+            culprit = self._culprit(worker, doom, event.running)
+            return (doom.cause, {culprit: doom.cause}) if culprit in executing else _PREEMPTED
+        if worker.was_terminated or self._phase is Phase.ABORTING:
+            return _PREEMPTED
+        cause = Cause.MEMORY if event.is_oom else Cause.CRASH
+        return cause, dict.fromkeys(executing, Cause.SUSPECT if len(executing) > 1 else cause)
+
+    def _culprit(self, worker: Worker, doom: Doom, running: Ordinal | None) -> Ordinal:
+        """Of the jobs that are late because a worker does not answer, find the one it is busy with.
+
+        All of them are late then, the first of them by chance.
+        """
+        plea = None if running is None else worker.pleas.get(running)
+        is_late = plea is not None and plea.doom.cause is doom.cause is Cause.TIMEOUT
+        return running if running is not None and is_late else doom.ordinal
 
     def _note_idle_death(self, worker: Worker, event: ev.WorkerExited, now: float) -> None:
         slot = worker.slot
@@ -618,18 +734,13 @@ class ConductorState:
 
     # Ending workers by force
 
-    def _look_at_watch(self, worker: Worker, now: float) -> None:
-        """See whether the job that a worker executes takes too long."""
-        watch = worker.watch
-        if watch is None:
-            return
-        job = self._ledger.peek(worker.id, watch.ordinal)
-        if job is None:  # it was declined
-            worker.watch = None
-            return
+    def _look_at_watch(self, worker: Worker, watch: Watch, now: float) -> None:
+        """See whether a job that a worker executes takes too long."""
+        job = watch.job
         if watch.expires_at is not None and watch.expires_at <= now and worker.doom is None:
+            watch.expires_at = None
             doom = Doom(watch.ordinal, Cause.TIMEOUT, job.timeout or 0.0)
-            self._end_for(worker, doom, now)
+            self._end_job(worker, doom, now)
         if watch.stuck_at is not None and watch.stuck_at <= now:
             watch.stuck_at = None
             self._step.commands.append(
@@ -641,14 +752,37 @@ class ConductorState:
                 )
             )
 
+    def _end_job(self, worker: Worker, doom: Doom, now: float) -> None:
+        """End a job: ask for it where that may help, or end its worker."""
+        if not worker.can_cancel:
+            self._end_for(worker, doom, now)
+            return
+        if worker.doom or worker.was_terminated or doom.ordinal in worker.pleas:
+            return
+        worker.pleas[doom.ordinal] = Plea(doom, now + self._policy.timeout_grace / 2)
+        limit = doom.limit if doom.cause is Cause.TIMEOUT else None
+        command = do.CancelJob(worker_id=worker.id, ordinal=doom.ordinal, limit=limit)
+        self._step.commands.append(command)
+
+    def _look_at_pleas(self, worker: Worker, now: float) -> None:
+        """End a worker that did not do what it was asked for: it does not answer any more."""
+        for plea in worker.pleas.values():
+            if plea.due <= now:
+                self._end_for(worker, plea.doom, now)
+                return
+
     def _end_for(self, worker: Worker, doom: Doom, now: float) -> None:
         """End a worker for what its job does, and take the others from it before."""
-        before = worker.doom
-        if worker.was_terminated or (before is not None and before.ordinal >= doom.ordinal):
+        before, is_serial = worker.doom, worker.concurrency == 1
+        if worker.was_terminated or (before is not None and not is_serial):
+            return
+        if before is not None and before.ordinal >= doom.ordinal:
             return  # who was meant for an earlier job has ended that: it has started this one
         self._recall_from(worker)
         worker.doom = doom
-        worker.steps = deque(steps_for(worker.id, doom, self._policy, now))
+        was_asked = doom.ordinal in worker.pleas
+        steps = steps_for(worker.id, doom, self._policy, now, was_asked=was_asked)
+        worker.steps = deque(steps)
         self._take_steps(worker, now)
 
     def _take_steps(self, worker: Worker, now: float) -> None:
@@ -658,15 +792,6 @@ class ConductorState:
             self._step.commands.append(command)
             worker.was_terminated |= isinstance(command, do.TerminateWorker | do.KillWorker)
 
-    def _cause_of_death(self, worker: Worker, event: ev.WorkerExited) -> Cause:
-        """Say why a worker died; what it was executing then is charged with that."""
-        doom = worker.doom
-        if doom is not None and worker.was_terminated:
-            return doom.cause if doom.ordinal == event.claimed else Cause.PREEMPTED
-        if worker.was_terminated or self._phase is Phase.ABORTING:
-            return Cause.PREEMPTED
-        return Cause.MEMORY if event.is_oom else Cause.CRASH
-
     def _note_executed(self, worker: Worker, jobs: int) -> None:
         worker.executed += jobs
         worker.slot.note_work(worker.id)
@@ -674,7 +799,8 @@ class ConductorState:
 
     def _note_over(self, worker: Worker) -> None:
         """Spare a worker that was to be ended for a job which it does not hold any more."""
-        if worker.note_over(self._ledger.first_held(worker.id)):
+        ledger, number = self._ledger, worker.id
+        if worker.note_over(lambda ordinal: ledger.peek(number, ordinal) is not None):
             self._make_leave(worker)
 
     # Small things
@@ -690,8 +816,13 @@ class ConductorState:
         self._step.commands.append(do.EmitStats(report=self._stats.close_cycle()))
 
     def _announce(
-        self, worker: Worker, event: ev.WorkerExited, cause: Cause | None, executing: Job | None
+        self,
+        worker: Worker,
+        event: ev.WorkerExited,
+        cause: Cause | None,
+        executing: dict[Ordinal, Job],
     ) -> None:
+        keys = tuple(job.key for job in executing.values())
         end = WorkerExit(
             type="worker_exit",
             worker_id=worker.id,
@@ -699,7 +830,8 @@ class ConductorState:
             code=event.code,
             signal=event.signal,
             cause=cause,
-            key=executing.key if executing else None,
+            key=keys[0] if len(keys) == 1 else None,
+            keys=keys,
             detail=event.detail,
             stderr=event.stderr,
             stack=event.stack,
@@ -707,6 +839,8 @@ class ConductorState:
         self._step.commands.append(do.AnnounceExit(end=end))
 
 
+_PREEMPTED: tuple[Cause, dict[Ordinal, Cause]] = Cause.PREEMPTED, {}
+"""The judgement on a death that was our own doing."""
 _LAST_PHASES = frozenset({Phase.ENDING, Phase.DRAINING, Phase.ABORTING})
 _HANDLERS: dict[type[Any], Callable[[ConductorState, Any, float], None]] = {
     ev.RunStarted: ConductorState._on_run_started,
@@ -722,7 +856,7 @@ _HANDLERS: dict[type[Any], Callable[[ConductorState, Any, float], None]] = {
     ev.JobsDeclined: ConductorState._on_jobs_declined,
     ev.JobsRecalled: ConductorState._on_jobs_recalled,
     ev.WorkerExited: ConductorState._on_worker_exited,
-    ev.JobSeen: ConductorState._on_job_seen,
+    ev.JobsSeen: ConductorState._on_jobs_seen,
     ev.MemoryMeasured: ConductorState._on_memory_measured,
     ev.StatsReported: ConductorState._on_stats_reported,
     ev.CancelRequested: ConductorState._on_cancel_requested,

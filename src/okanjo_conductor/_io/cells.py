@@ -1,8 +1,9 @@
 """The shared memory of one worker: who may start which ordinal, and its last words.
 
     CLAIM     written by the worker: the last ordinal it has started
-    DECLINED  written by the worker: the last ordinal it skipped
+    FIRST, DECLINED  written by the worker: the last run of ordinals it skipped
     REGISTERED  written by the worker: whether the conductor's barrier acts on it
+    RUNNING   written by a worker that executes several jobs at a time: whose code it is in, or 0
     LOW, HIGH written by the conductor: ordinals in (LOW, HIGH] are revoked
     EXPIRED   written by the conductor: the ordinal that has passed its time limit
     LIMIT     written by the conductor: that limit, in nanoseconds
@@ -45,6 +46,8 @@ EXPIRED: Final = 18
 LIMIT: Final = 19
 HEAD: Final = 2
 SKIPPED: Final = 3
+FIRST: Final = 5
+RUNNING: Final = 6
 TAIL: Final = 20
 _CELLS = 512
 """Bytes of cells."""
@@ -124,10 +127,33 @@ def last_kept(cells: memoryview[int]) -> int:
     return max(cells[LOW], cells[CLAIM])
 
 
+def decline(cells: memoryview[int], ordinal: int) -> None:
+    """Take note, as the worker, that it skips an ordinal.
+
+    Before it skips one that does not follow the last, it has said so of all earlier ones.
+    """
+    if cells[DECLINED] != ordinal - 1 or not cells[FIRST]:
+        cells[FIRST] = ordinal
+    cells[DECLINED] = ordinal
+
+
 def last_started(cells: memoryview[int]) -> Ordinal | None:
     """The ordinal that a worker has started last and not skipped, or None."""
-    claimed: Ordinal = cells[CLAIM]  # type: ignore[assignment]  # an ordinal is an int
-    return claimed if claimed and claimed != cells[DECLINED] else None
+    claimed = cells[CLAIM]
+    if claimed == cells[DECLINED]:
+        claimed = max(cells[FIRST], 1) - 1
+    return claimed or None  # type: ignore[return-value]  # an ordinal is an int
+
+
+def last_skipped(cells: memoryview[int]) -> tuple[Ordinal, Ordinal] | None:
+    """The last run of ordinals that a dead worker has skipped: it may not have said so."""
+    first, last = cells[FIRST], cells[DECLINED]
+    return (first, last) if 0 < first <= last else None  # type: ignore[return-value]
+
+
+def running(cells: memoryview[int]) -> Ordinal | None:
+    """Whose code a worker is in, or None if it is in nobody's or does not say."""
+    return cells[RUNNING] or None  # type: ignore[return-value]
 
 
 @cache

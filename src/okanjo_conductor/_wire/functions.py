@@ -12,6 +12,7 @@ from __future__ import annotations
 import builtins
 import marshal
 import sys
+from functools import partial
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 
 from okanjo_conductor._wire.codec import ATOMS
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MAIN = "__main__"
+_CO_COROUTINE = 0x80
+"""`inspect` has this too, but takes 10 ms to load."""
 _IDENTITY = ("__name__", "__file__", "__package__")
 """Globals that say where a function is from."""
 
@@ -58,6 +61,16 @@ def unpack(packed: bytes) -> FunctionType:
                     __import__(part)
             namespace[name] = found
     return made[0]
+
+
+def is_async(function: Any) -> bool:
+    """Whether calling this gives a coroutine."""
+    while isinstance(function, partial):
+        function = function.func
+    if not hasattr(function, "__code__") and not isinstance(function, type):
+        function = getattr(type(function), "__call__", None)  # noqa: B004 - its code is wanted
+    code = getattr(function, "__code__", None)
+    return code is not None and bool(code.co_flags & _CO_COROUTINE)
 
 
 class _NotSimpleError(Exception):

@@ -8,11 +8,11 @@ rebuilt spoils nothing but itself.
     worker → conductor                       conductor → worker
     Ready          set up, waiting for jobs  Jobs, LargeJob   work to do
     Bell           read my outcome log       Define           an object of __main__
-    LargeOutcome   did not fit into the log  Post             a custom message, or a reply to one
-    Declined       skipped, was recalled     Answer           to LookUp and SetLookup
-    Ask            a custom message          Request          a custom message to answer
-    Response       to Request                Stop             finish, then leave
-    AddJob         one more job
+    LargeOutcome   did not fit into the log  Cancel           end a job and live on
+    Declined       skipped, was recalled     Post             a custom message, or a reply to one
+    Ask            a custom message          Answer           to LookUp and SetLookup
+    Response       to Request                Request          a custom message to answer
+    AddJob         one more job              Stop             finish, then leave
     Progress       how far the job is
     AbortRun       stop the whole run
     LookUp, SetLookup
@@ -40,6 +40,10 @@ class Ready(Frozen):
 
     urgent: list[str] = fresh(factory=list)
     """Commands that it handles during a job; it wants the bell rung for them."""
+    concurrency: int = 1
+    """How many it executes at a time."""
+    can_cancel: bool = False
+    """Whether it heeds `Cancel`."""
 
 
 class Bell(Frozen):
@@ -209,6 +213,14 @@ class Answer(Frozen):
     value: Encoded
 
 
+class Cancel(Frozen):
+    """End a job and live on."""
+
+    ordinal: int
+    limit: float | None
+    """The time limit in seconds that it has passed; None: it is not wanted any more."""
+
+
 class Stop(Frozen):
     """Finish the job at hand, start no other, leave."""
 
@@ -232,6 +244,7 @@ AnyMessage: TypeAlias = (
     | Jobs
     | LargeJob
     | Define
+    | Cancel
     | Post
     | Request
     | Answer
@@ -261,6 +274,7 @@ _TYPES: dict[int, type[Any]] = {
     36: Answer,
     37: Stop,
     48: Request,
+    60: Cancel,
 }
 KINDS: Final = {kind: number for number, kind in _TYPES.items()}
 

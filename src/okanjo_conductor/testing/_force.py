@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._core.jobs import Job
     from okanjo_conductor._core.policy import Policy
     from okanjo_conductor._types import JobId
+    from okanjo_conductor.testing._world import SimWorker
 
 _ROUNDING = 1e-9
 
@@ -32,17 +33,21 @@ _ROUNDING = 1e-9
 class Force:
     """What one worker has done and suffered."""
 
-    handed: dict[int, Job]
+    worker: SimWorker
     over: set[int] = field(default_factory=set)
     """Ordinals of which the core knows that they have ended or will not be executed."""
-    seen: tuple[int, float] | None = None
-    """What the core saw it execute last, and since when."""
-    measured: int | None = None
+    seen: dict[int, float] = field(default_factory=dict)
+    """What the core saw it execute, and since when; of one at a time, the last."""
+    measured: list[int] = field(default_factory=list)
     """What it executed when it was beyond its memory."""
     left: int | None = None
-    """What the last recall has left with it."""
-    meant: tuple[int, Cause] | None = None
-    """The ordinal for which it is to be ended."""
+    """The last one that the last recall has left with it."""
+    pleas: dict[int, tuple[Cause, float]] = field(default_factory=dict)
+    """What it was asked to end itself: why, and when."""
+    meant: tuple[int, Cause] = (0, Cause.PREEMPTED)
+    """The ordinal for which it is to be ended; 0: it is not."""
+    is_unsure: bool = False
+    """That one is the first of several that may be meant."""
     recalled: int = 0
     """The last ordinal that was ever recalled."""
     dumped_at: float = 0.0
@@ -54,7 +59,7 @@ class Force:
     @property
     def is_doomed(self) -> bool:
         """Whether it is to be ended for a job that goes on still."""
-        return self.meant is not None and self.meant[0] not in self.over
+        return self.meant[0] != 0 and self.meant[0] not in self.over
 
     @property
     def is_ended(self) -> bool:
@@ -63,11 +68,38 @@ class Force:
 
     def get_over(self, ordinals: Iterable[int]) -> None:
         """Take note that the core has heard the end of these."""
-        self.over.update(ordinals)
+        gone = set(ordinals)
+        self.over |= gone
+        for ordinal in gone & self.pleas.keys():
+            del self.pleas[ordinal]
+
+    @property
+    def handed(self) -> dict[int, Job]:
+        """Everything it was ever handed."""
+        return self.worker.handed
 
     def goes_on(self, ordinal: int | None) -> bool:
-        """Whether the core must believe that this is being executed."""
+        """Whether the core must believe that this has not ended."""
         return ordinal in self.handed and ordinal not in self.over
+
+    def executing(self, claimed: int | None) -> list[int]:
+        """What the core must believe to be executed: one, or all up to the claimed one."""
+        if claimed is None:
+            return []
+        first = claimed if self.worker.concurrency == 1 else 1
+        return [o for o in range(first, claimed + 1) if self.goes_on(o)]
+
+    def left_executing(self) -> list[int]:
+        """Of what the last recall has left with it, what the core must believe to be executed."""
+        return self.executing(self.left)
+
+    def see(self, ordinals: Iterable[int], since: float) -> None:
+        """Take note of what the core is told about for the first time."""
+        for ordinal in ordinals:
+            if self.goes_on(ordinal):
+                if self.worker.concurrency == 1 and ordinal not in self.seen:
+                    self.seen.clear()
+                self.seen.setdefault(ordinal, since)
 
 
 class ForceBook:
@@ -103,15 +135,48 @@ class ForceBook:
 
     def dump_stack(self, force: Force, now: float) -> None:
         """Judge the first thing that is done at a time limit."""
-        require(force.seen is not None, "only who was seen is ended for its time")
-        ordinal, since = force.seen or (0, 0.0)
-        limit = force.handed[ordinal].timeout
-        is_late = limit is not None and now >= since + limit - _ROUNDING
-        require(is_late, "time limits are kept", ordinal, since, limit, now)
-        require(force.goes_on(ordinal), "a job that has ended is not ended", ordinal)
+        if force.worker.can_cancel:
+            ordinal = self._unheeded(force, now)
+            require(ordinal, "a worker that may answer yet is not harmed", force)
+            require(force.pleas[ordinal][0] is Cause.TIMEOUT, "stacks are for late jobs", force)
+        else:
+            require(force.seen, "only who was seen is ended for its time")
+            ordinal = next(iter(force.seen))
+            self._require_late(force, ordinal, now)
         require(not (force.is_doomed or force.is_ended), "a worker is ended once", force)
         self._require_alone(force)
         force.meant, force.dumped_at, force.interrupted_at = (ordinal, Cause.TIMEOUT), now, None
+
+    def _require_late(self, force: Force, ordinal: int, now: float) -> None:
+        require(ordinal in force.seen, "only who was seen is late", ordinal)
+        limit, since = force.handed[ordinal].timeout, force.seen[ordinal]
+        is_late = limit is not None and now >= since + limit - _ROUNDING
+        require(is_late, "time limits are kept", ordinal, since, limit, now)
+        require(force.goes_on(ordinal), "a job that has ended is not ended", ordinal)
+
+    def _unheeded(self, force: Force, now: float) -> int:
+        """Find the first job that a worker should have ended itself by now, or 0."""
+        grace = self._policy.timeout_grace / 2
+        due = (o for o, (_, at) in force.pleas.items() if now >= at + grace - _ROUNDING)
+        return next(due, 0)
+
+    def cancel(
+        self, force: Force, command: do.CancelJob, cancelled: Container[JobId], now: float
+    ) -> None:
+        """Judge that a worker is asked to end a job itself."""
+        ordinal, job = command.ordinal, force.handed[command.ordinal]
+        require(force.worker.can_cancel, "only who can is asked to", command)
+        require(ordinal not in force.pleas, "a worker is asked once", command)
+        require(not (force.is_doomed or force.is_ended), "who is ended is not asked", command)
+        require(force.goes_on(ordinal), "a job that has ended is not ended", command)
+        if command.limit is None:
+            require(job.id in cancelled, "nothing is cancelled but what was to be", command)
+            require(ordinal in force.left_executing(), "it cannot be taken back", command)
+        else:
+            require(command.limit == job.timeout, "a job is told its own limit", command)
+            self._require_late(force, ordinal, now)
+        cause = Cause.PREEMPTED if command.limit is None else Cause.TIMEOUT
+        force.pleas[ordinal] = cause, now
 
     def interrupt(self, force: Force, command: do.InterruptJob, now: float) -> None:
         """Judge the exception within a job."""
@@ -130,7 +195,11 @@ class ForceBook:
         self._require_alone(force)
         left = force.left
         is_unwanted = force.goes_on(left) and force.handed[left or 0].id in cancelled
-        if force.is_doomed and not (is_unwanted and left != force.meant[0]):  # type: ignore[index]
+        if force.worker.can_cancel:
+            left = self._unheeded(force, now)
+            is_unwanted = left != 0 and force.pleas[left][0] is Cause.PREEMPTED
+        is_other = is_unwanted and left != force.meant[0] and not force.worker.can_cancel
+        if force.is_doomed and not is_other:
             self._require_turn(force, now)
         elif is_unwanted:
             force.meant = left or 0, Cause.PREEMPTED
@@ -141,7 +210,7 @@ class ForceBook:
 
     def _require_turn(self, force: Force, now: float) -> None:
         due = force.dumped_at + STACK_TIME
-        if self._policy.soft_timeout:
+        if self._policy.soft_timeout and not force.worker.can_cancel:
             require(force.interrupted_at is not None, "a soft limit interrupts first", force)
             due += self._policy.timeout_grace / 2
         require(now >= due - _ROUNDING, "a worker has its grace", force, now)
@@ -151,21 +220,25 @@ class ForceBook:
         require(not force.is_killed, "a worker is killed once", force)
         self._require_alone(force)
         if force.terminated_at is None:
-            require(force.goes_on(force.measured), "only memory kills without warning", force)
-            force.meant = force.measured or 0, Cause.MEMORY
+            first = next(iter(force.measured), None)
+            require(force.goes_on(first), "only memory kills without warning", force)
+            force.meant = first or 0, Cause.MEMORY
+            force.is_unsure = len(force.measured) > 1
         else:
-            grace = self._policy.timeout_grace / (2 if force.interrupted_at is not None else 1)
+            was_asked = force.interrupted_at is not None or force.worker.can_cancel
+            grace = self._policy.timeout_grace / (2 if was_asked else 1)
             due = force.terminated_at + grace
             require(now >= due - _ROUNDING, "SIGTERM is given its time", force, now)
         force.is_killed = True
 
-    def report_stuck(self, force: Force, now: float, seconds: float) -> None:
+    def report_stuck(self, force: Force, now: float, command: do.ReportStuck) -> None:
         """Judge the word about a job that takes long."""
-        ordinal, since = force.seen or (0, now)
-        patience = self._policy.stuck_after
+        found = [o for o in force.seen if force.goes_on(o) and force.handed[o].key == command.key]
+        require(found, "only who was seen is stuck", command)
+        ordinal, seconds = found[0], command.seconds
+        since, patience = force.seen[ordinal], self._policy.stuck_after
         is_stuck = patience is not None and seconds >= patience - _ROUNDING
         require(is_stuck and seconds == now - since, "patience is kept", force, seconds)
-        require(force.goes_on(ordinal), "a job that has ended is not stuck", force)
         require(ordinal not in force.stuck, "a job is called stuck once", force)
         force.stuck.add(ordinal)
 
@@ -176,11 +249,24 @@ class ForceBook:
 
     # What a death means
 
-    def cause_of_death(self, force: Force, executing: int, *, is_oom: bool) -> Cause:
-        """Say what a job is charged with that was being executed."""
+    def cause_of_death(self, force: Force, executing: list[int], *, is_oom: bool) -> Cause:
+        """Say why a worker died that was executing these."""
         if force.is_ended:
-            is_meant = force.is_doomed and force.meant is not None and force.meant[0] == executing
-            return force.meant[1] if is_meant and force.meant else Cause.PREEMPTED
+            is_meant = force.is_unsure or (force.is_doomed and force.meant[0] in executing)
+            return force.meant[1] if is_meant else Cause.PREEMPTED
         if self.is_aborted:
             return Cause.PREEMPTED
         return Cause.MEMORY if is_oom else Cause.CRASH
+
+    def judge(self, force: Force, executing: list[int], cause: Cause) -> dict[int, Cause]:
+        """Say what the death of a worker means for those that it was executing."""
+        if cause is Cause.PREEMPTED:
+            return dict.fromkeys(executing, cause)
+        if force.is_ended and not force.is_unsure:
+            culprit, running = force.meant[0], force.worker.running
+            is_late = force.pleas.get(running or 0, (None, 0.0))[0] is Cause.TIMEOUT
+            if cause is Cause.TIMEOUT and is_late:
+                culprit = running or 0
+            return {o: cause if o == culprit else Cause.PREEMPTED for o in executing}
+        is_unsure = force.is_unsure if force.is_ended else len(executing) > 1
+        return dict.fromkeys(executing, Cause.SUSPECT if is_unsure else cause)

@@ -187,14 +187,15 @@ def _signal(kill: Kill, number: signals.Signals) -> None:
 
 
 def _executor_of(kill: Kill, key: Key) -> int | None:
-    """Find the worker whose claimed, unfinished ordinal is this job."""
+    """Find the worker that has claimed this job and not finished it."""
     run: Any = kill.conductor._run
     if run is None:
         return None
     for worker_id, link in run._links.items():
-        claimed = _claimed(link)
-        job = None if claimed is None else run._state._ledger.peek(worker_id, claimed)
-        if job is not None and job.key == key and worker_id in kill._pids:
+        worker = run._state._fleet._workers.get(worker_id)
+        executing = {} if worker is None else run._state._executing(worker, _claimed(link))
+        is_there = any(job.key == key for job in executing.values())
+        if is_there and worker_id in kill._pids:
             return int(worker_id)
     return None
 

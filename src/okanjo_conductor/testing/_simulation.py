@@ -109,7 +109,13 @@ class SimProcess(SimWorker):
     is_leaving: bool = False
     """It has read that it shall stop."""
     is_hanging: bool = False
-    """Its job never ends by itself."""
+    """It is in a job that never ends by itself, and does nothing else."""
+    blocked_by: int | None = None
+    """The job that it is in and that lets no other go on, if it executes several at a time."""
+    postponed: list[int] = field(default_factory=list)
+    """Jobs that would have ended meanwhile."""
+    unread: list[tuple[int, float | None]] = field(default_factory=list)
+    """What it was asked to cancel meanwhile."""
     is_looked_at: bool = False
     told: int = 0
     """The ordinal that the core was last told to be executed."""
@@ -136,6 +142,7 @@ class SimulatedWorld(World):
         slots: how many workers at most.
         jobs: how many are in the source at first.
         retry: the budgets.
+        concurrency: how many jobs a worker executes at a time.
         faults: names of those that may strike, of `FAULTS`; default: all.
         fates: names of those that jobs may have, of `FATES`; default: all.
         trace: collect a line for each thing that happens in `lines`.
@@ -148,6 +155,7 @@ class SimulatedWorld(World):
         slots: int | None = None,
         jobs: int | None = None,
         retry: Retry | None = None,
+        concurrency: int | None = None,
         faults: Collection[str] | None = None,
         fates: Collection[str] | None = None,
         trace: bool = False,
@@ -174,6 +182,10 @@ class SimulatedWorld(World):
         self._bad_starts = chance.choice((0.0, 0.03, 0.03, 0.5))
         self.source.extend(["job"] * (drawn_jobs if jobs is None else jobs))
         self._lags = chance.choice(_MILLISECONDS)
+        self._concurrency = (
+            chance.choice((1, 1, 1, 2, 3, 8)) if concurrency is None else concurrency
+        )
+        self._can_cancel = self._concurrency > 1 or self._one_in(8)
         self._pauses = chance.choice(_MILLISECONDS)
         self._paces = chance.choice(_PACES)
         self._due: list[_Entry] = []
@@ -296,6 +308,7 @@ class SimulatedWorld(World):
         if any(w.slot == command.slot and not w.is_stopping for w in self.workers.values()):
             self._happens("recycled")
         worker = SimProcess(command.worker_id, command.slot)
+        worker.concurrency, worker.can_cancel = self._concurrency, self._can_cancel
         worker.is_deaf = self._one_in(10)
         self._at(self._lag(), self._boot, worker)
         return worker
@@ -347,6 +360,11 @@ class SimulatedWorld(World):
         super()._interrupt_job(command)
         worker = self._process(command.worker_id)
         self._at(self._lag(), self._interrupt, worker, command.ordinal)
+
+    def _cancel_job(self, command: do.CancelJob) -> None:
+        super()._cancel_job(command)
+        worker = self._process(command.worker_id)
+        self._at(self._lag(), self._hear_cancel, worker, command.ordinal, command.limit)
 
     def _report_stuck(self, command: do.ReportStuck) -> None:
         super()._report_stuck(command)
@@ -411,6 +429,9 @@ class SimulatedWorld(World):
         """Look at a worker's claim, twice at least, and tell the core if it is the same."""
         worker.is_looked_at = False
         ordinal = cells.last_started(worker.cells)
+        if worker.concurrency > 1:
+            self._look_at_all(worker, ordinal or 0, claimed, since)
+            return
         if worker.id not in self.workers or ordinal is None or ordinal == worker.told:
             return
         if ordinal == claimed:
@@ -418,6 +439,16 @@ class SimulatedWorld(World):
             self.see(worker, ordinal, since)
         else:
             self._look_in(_TICK, worker, ordinal, self.now)
+
+    def _look_at_all(self, worker: SimProcess, now: int, claimed: int, since: float) -> None:
+        """Look at a worker that executes several at a time: what was claimed last time, goes on."""
+        if worker.id not in self.workers:
+            return
+        if claimed > worker.told:
+            first, worker.told = worker.told + 1, claimed
+            self.see(worker, claimed, since, first)
+        if now > worker.told:
+            self._look_in(_TICK, worker, now, self.now)
 
     def _look_in(self, delay: float, worker: SimProcess, *seen: float) -> None:
         if not worker.is_looked_at:
@@ -447,46 +478,86 @@ class SimulatedWorld(World):
 
     def _wake(self, worker: SimProcess) -> None:
         """End its blocking read, if it is in one."""
-        is_reading = not worker.todo and worker.executing is None and worker.undecided is None
+        is_idle = not worker.todo and worker.executing is None and worker.undecided is None
+        is_reading = is_idle or worker.concurrency > 1
         if worker.has_said_ready and is_reading:
             self._schedule(worker)
 
     def _step_of(self, worker: SimProcess) -> None:
         worker.is_due = False
-        if worker.is_dead or worker.is_frozen or worker.is_hanging:
+        if worker.is_dead or worker.is_frozen or worker.is_hanging or worker.blocked_by:
             return
-        if worker.executing is not None:
+        if worker.executing is not None and worker.concurrency == 1:
             self._end_execution(worker)
         elif worker.undecided is not None:
             self._decide(worker)
         elif not worker.has_said_ready:
             worker.has_said_ready = True
-            self._say(worker, ev.WorkerReady(worker_id=worker.id))
+            self._say(worker, worker.ready_event())
             self._schedule(worker)
-        elif worker.skipped and worker.claimed in worker.batch_ends:
+        elif worker.skipped and self._must_report(worker):
             worker.report_skipped()
             self._at(self._lag(), self._hear_some, worker)
             self._schedule(worker)
-        elif worker.todo:
+        elif worker.todo and (worker.can_start or worker.is_leaving):
             worker.store_claim()
             self._look_in(self.chance.random() * _TICK, worker)
             self._schedule(worker)
         else:
             self._between_batches(worker)
 
+    def _must_report(self, worker: SimProcess) -> bool:
+        if worker.concurrency == 1:
+            return worker.claimed in worker.batch_ends
+        return not worker.todo or worker.todo[0] > worker.cells[cells.HIGH]
+
     def _decide(self, worker: SimProcess) -> None:
+        before = worker.executions
         worker.decide(is_leaving=worker.is_leaving)
-        if worker.executing is None:
+        if worker.executions == before:
             self._happens("declined")
             self._schedule(worker)
             return
-        job = worker.handed[worker.executing]
-        self._check_may_execute(worker, job)
+        ordinal = worker.busy[-1]
+        job = worker.handed[ordinal]
+        self._check_may_execute(worker, ordinal)
         fate = self._fates[job.id]
         if fate == "swells":
             self._at(self.chance.choice((0.0, 0.1)), self._measure, worker, _HUGE)
-        is_long = fate in ("long", "swells")
-        self._schedule(worker, self._draw_length(job) if is_long else 0.0)
+        length = self._draw_length(job) if fate in ("long", "swells", "blocks") else 0.0
+        if worker.concurrency > 1:
+            if fate == "blocks":
+                worker.blocked_by = worker.running = ordinal
+            self._at(length + self._pause(), self._end_one_of, worker, ordinal)
+        self._schedule(worker, length)
+
+    def _end_one_of(self, worker: SimProcess, ordinal: int) -> None:
+        """End one of several jobs, unless another one lets nothing go on."""
+        if worker.is_dead or ordinal not in worker.busy:
+            return
+        if worker.is_frozen or worker.blocked_by not in (ordinal, None):
+            worker.postponed.append(ordinal)
+            return
+        worker.ending = ordinal
+        self._end_execution(worker)
+        if not worker.is_dead and ordinal not in worker.busy:
+            self._unblock(worker, ordinal)
+
+    def _unblock(self, worker: SimProcess, ordinal: int) -> None:
+        """Let the others go on, if they were waiting for this one."""
+        if worker.blocked_by == ordinal:
+            worker.blocked_by = worker.running = None
+            self._go_on(worker)
+
+    def _go_on(self, worker: SimProcess) -> None:
+        """Let happen what was waiting."""
+        postponed, worker.postponed = worker.postponed, []
+        for ordinal in postponed:
+            self._at(self._pause(), self._end_one_of, worker, ordinal)
+        unread, worker.unread = worker.unread, []
+        for ordinal, limit in unread:
+            self._at(0.0, self._hear_cancel, worker, ordinal, limit)
+        self._schedule(worker)
 
     def _draw_length(self, job: Job) -> float:
         """Draw how long a job is executed: often just as long as it may."""
@@ -495,17 +566,19 @@ class SimulatedWorld(World):
             return self.chance.choice((0.1, 3.0))
         return limit + self.chance.choice((0.0, 0.01, STACK_TIME, STACK_TIME + GRACE / 2))
 
-    def _check_may_execute(self, worker: SimProcess, job: Job) -> None:
+    def _check_may_execute(self, worker: SimProcess, ordinal: int) -> None:
+        job = worker.handed[ordinal]
         require(job.id not in self.finals, "nothing runs after its outcome", job)
         require(job not in self.returned, "nothing runs that was given back", job)
-        is_held = self.state._ledger.peek(worker.id, Ordinal(worker.executing or 0)) == job
+        is_held = self.state._ledger.peek(worker.id, Ordinal(ordinal)) == job
         require(is_held, "nothing runs that was taken back", job)
-        others = (w for w in self.workers.values() if w is not worker and w.executing is not None)
-        busy = any(w.handed[w.executing or 0] == job for w in others)
-        require(not busy, "a job is executed by one worker at a time", job)
+        everything = [w.handed[o] for w in self.workers.values() for o in w.busy]
+        require(everything.count(job) == 1, "a job is executed once at a time", job)
+        is_alone = len(worker.busy) == 1 or job.id not in self.suspects
+        require(is_alone, "suspects are executed alone", job)
 
     def _end_execution(self, worker: SimProcess) -> None:
-        job = worker.handed[worker.executing or 0]
+        job = worker.handed[worker.busy[0] if worker.ending is None else worker.ending]
         fate = self._fates[job.id]
         self._happens(fate)
         FATES[fate][1](self, worker, job)
@@ -520,12 +593,31 @@ class SimulatedWorld(World):
             self._read_inbox(worker)
         self._schedule(worker)
 
+    def _hear_cancel(self, worker: SimProcess, ordinal: int, limit: float | None) -> None:
+        """Let a worker cancel one of its jobs, which may heed that, end otherwise, or go on."""
+        if worker.is_dead or ordinal not in worker.busy:
+            return
+        if worker.is_frozen or worker.blocked_by:
+            worker.unread.append((ordinal, limit))
+            return
+        answer = self.chance.choice(("heeded", "heeded", "swallowed", "ignored"))
+        self._happens(f"cancellation {answer}")
+        if answer == "ignored":
+            return
+        worker.ending = ordinal
+        if answer == "heeded":
+            worker.fail(Cause.PREEMPTED if limit is None else Cause.TIMEOUT)
+        else:
+            worker.finish()
+        worker.is_hanging = False
+        self._after_execution(worker)
+
     def _between_batches(self, worker: SimProcess) -> None:
         self._ring(worker)
         self._read_inbox(worker)
-        if worker.todo:
+        if worker.todo and (worker.can_start or worker.is_leaving):
             self._schedule(worker)
-        elif worker.is_leaving:
+        elif worker.is_leaving and not (worker.todo or worker.busy):
             self._leave(worker)
 
     def _read_inbox(self, worker: SimProcess) -> None:
@@ -610,6 +702,14 @@ class SimulatedWorld(World):
         else:
             self.fate_done(worker, job)
 
+    def fate_blocks(self, worker: SimProcess, job: Job) -> None:
+        """It lets nothing else go on in its worker for a while, even if that has several jobs."""
+        self.fate_done(worker, job)
+
+    def fate_raises_unasked(self, worker: SimProcess, _job: Job) -> None:
+        """It raises what only a cancelled job does."""
+        worker.fail(Cause.PREEMPTED if worker.can_cancel else Cause.ERROR)
+
     def fate_raises(self, worker: SimProcess, _job: Job) -> None:
         """It raises, always."""
         worker.fail(Cause.ERROR, self.chance.choice(self._paces))
@@ -636,7 +736,12 @@ class SimulatedWorld(World):
 
     def fate_hangs(self, worker: SimProcess, job: Job) -> None:
         """It never ends; without a time limit its caller loses patience."""
-        worker.is_hanging = True
+        ordinal, worker.ending = worker.ending, None
+        if worker.concurrency == 1:
+            worker.is_hanging = True
+        elif self._one_in(2):
+            self._happens("blocked for ever")
+            worker.blocked_by = worker.running = ordinal
         if job.timeout is None:
             self._at(_PATIENCE, self._give_up, job)
 
@@ -692,7 +797,7 @@ class SimulatedWorld(World):
         if worker.pending_signal:
             self._die(worker, signal=worker.pending_signal)
         elif worker.is_booted and not worker.is_dead:
-            self._schedule(worker)
+            self._go_on(worker)
             self._interrupt(worker, worker.pending_interrupt)
 
     def _kill(self, worker: SimProcess) -> None:
@@ -726,7 +831,7 @@ class SimulatedWorld(World):
         if not self.accepted:
             return False
         open_jobs = [i for i in self.accepted if i not in self.finals]
-        busy = [w.handed[w.executing].id for w in self.workers.values() if w.executing]
+        busy = [w.handed[o].id for w in self.workers.values() for o in w.busy]
         chosen = self.chance.choice((open_jobs, open_jobs, busy, [])) or list(self.accepted)
         self.cancel(self.chance.choice(chosen))
         return True
@@ -819,6 +924,8 @@ class SimulatedWorld(World):
 FATES: dict[str, tuple[int, Callable[[SimulatedWorld, SimProcess, Job], None]]] = {
     "done": (60, SimulatedWorld.fate_done),
     "long": (6, SimulatedWorld.fate_long),
+    "blocks": (3, SimulatedWorld.fate_blocks),
+    "raises unasked": (2, SimulatedWorld.fate_raises_unasked),
     "large": (6, SimulatedWorld.fate_large),
     "raises": (4, SimulatedWorld.fate_raises),
     "raises once": (4, SimulatedWorld.fate_raises_once),

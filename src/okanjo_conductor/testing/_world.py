@@ -82,9 +82,17 @@ class SimWorker:
     todo: deque[int] = field(default_factory=deque)
     """Ordinals that have arrived and that it has not looked at."""
     cells: memoryview[int] = field(default_factory=_page)
+    concurrency: int = 1
+    """How many jobs it executes at a time."""
+    can_cancel: bool = False
     undecided: int | None = None
     """The ordinal it has claimed and not yet compared with the revoked range."""
-    executing: int | None = None
+    busy: list[int] = field(default_factory=list)
+    """The ordinals it is executing, in the order of their starts."""
+    ending: int | None = None
+    """The one of them that is ended next; None: the first."""
+    running: int | None = None
+    """Whose code it is in, if it says so."""
     is_recalled: bool = False
     pipe: deque[tuple[int, Any, int]] = field(default_factory=deque)
     """Outcomes nobody has read: ordinal, value or `Failure`, nanoseconds."""
@@ -102,7 +110,17 @@ class SimWorker:
     force: Force = field(init=False)
 
     def __post_init__(self) -> None:
-        self.force = Force(self.handed)
+        self.force = Force(self)
+
+    @property
+    def executing(self) -> int | None:
+        """The ordinal it is executing, the first if there are several."""
+        return self.busy[0] if self.busy else None
+
+    @property
+    def can_start(self) -> bool:
+        """Whether it may claim another ordinal."""
+        return self.undecided is None and len(self.busy) < self.concurrency
 
     @property
     def claimed(self) -> int:
@@ -138,7 +156,7 @@ class SimWorker:
         if is_leaving or (is_revoked and not races):
             self._skip(ordinal)
         else:
-            self.executing = ordinal
+            self.busy.append(ordinal)
             self.executions += 1
 
     def claim(self, *, races: bool = False) -> None:
@@ -148,8 +166,8 @@ class SimWorker:
         self.report_skipped()
 
     def finish(self, nanoseconds: int = _NANOSECONDS, *, is_large: bool = False) -> None:
-        """End the executing job with a value."""
-        ordinal, self.executing = self.executing or 0, None
+        """End an executing job with a value."""
+        ordinal = self._end()
         value = self.handed[ordinal].payload
         if is_large:
             self.say(_done(self.id, [(ordinal, value, nanoseconds)]))
@@ -157,9 +175,14 @@ class SimWorker:
             self._write(ordinal, value, nanoseconds)
 
     def fail(self, cause: Cause = Cause.ERROR, nanoseconds: int = _NANOSECONDS) -> None:
-        """End the executing job without a value."""
-        ordinal, self.executing = self.executing or 0, None
-        self._write(ordinal, Failure(cause), nanoseconds)
+        """End an executing job without a value."""
+        self._write(self._end(), Failure(cause), nanoseconds)
+
+    def _end(self) -> int:
+        ordinal = self.busy[0] if self.ending is None else self.ending
+        self.ending = None
+        self.busy.remove(ordinal)
+        return ordinal
 
     def say(self, event: ev.Event) -> None:
         """Send a frame."""
@@ -173,31 +196,34 @@ class SimWorker:
             self.skipped = None
 
     def _skip(self, ordinal: int) -> None:
-        self.cells[cells.DECLINED] = ordinal
         if self.skipped and self.skipped[1] == ordinal - 1:
             self.skipped = self.skipped[0], ordinal
-            return
-        self.report_skipped()
-        self.skipped = ordinal, ordinal
+        else:
+            self.report_skipped()
+            self.skipped = ordinal, ordinal
+        cells.decline(self.cells, ordinal)
 
     def _write(self, ordinal: int, result: Any, nanoseconds: int) -> None:
         self.pipe.append((ordinal, result, nanoseconds))
         self.written += 1
 
+    def ready_event(self) -> ev.WorkerReady:
+        """Say that it is set up."""
+        return ev.WorkerReady(
+            worker_id=self.id, concurrency=self.concurrency, can_cancel=self.can_cancel
+        )
+
     # What its death means
 
     @property
-    def to_be_charged(self) -> int | None:
-        """The ordinal that its death at this moment would be charged to.
+    def hit(self) -> list[int]:
+        """The ordinals that its death at this moment would mean something to.
 
         Between the claim and the look at the revoked range it executes nothing yet, but has
-        announced to: who claims, executes. Unless it is just skipping what was revoked.
+        announced to: who claims, executes.
         """
-        if self.executing is not None:
-            return self.executing
-        if self.skipped or self.undecided in self.freed:
-            return None
-        return self.undecided
+        is_announced = self.undecided is not None and self.undecided not in self.freed
+        return [*self.busy, self.undecided or 0] if is_announced else list(self.busy)
 
 
 class SlotBooks:
@@ -283,6 +309,8 @@ class World:
         """How many jobs the source was given when the run was ending."""
         self.charges: dict[JobId, list[Cause]] = {}
         """The bad ends of every job, by the books of the world."""
+        self.suspects: set[JobId] = set()
+        """Jobs that are to be executed alone."""
         self.heard_charges: dict[JobId, list[Cause]] = {}
         """The same, by the records of the core."""
         self.finals: dict[JobId, rec.JobsDone | rec.JobFailed] = {}
@@ -382,6 +410,7 @@ class World:
         return {
             "queue": [job.id for job in islice(ledger.waiting(), ledger.queued)],
             "delayed": [job_id for _, job_id, _ in ledger._delayed],
+            "aside": [job.id for job in ledger._aside],
             **held,
         }
 
@@ -414,7 +443,7 @@ class World:
         heard.append(record.attempt.cause)
         require(record.attempt.number == len(heard), "attempts are counted", record)
         spent, cause = Counter(heard), record.attempt.cause
-        if cause is not Cause.PREEMPTED:
+        if cause not in (Cause.PREEMPTED, Cause.SUSPECT):
             require(spent[cause] <= self.budgets.get(cause, 0), "budgets are kept", record)
 
     def _close(
@@ -427,6 +456,7 @@ class World:
         require(job.id in self.accepted, "only accepted jobs have outcomes", job)
         require(job.id not in self.finals, "a job has one outcome", job)
         self.finals[job.id], self.states[job.id] = record, state
+        self.suspects.discard(job.id)
         ours, heard = self.charges.get(job.id, []), self.heard_charges.get(job.id, [])
         require(causes == ours, "only who was executing is charged", job, causes, ours)
         require(causes == heard, "the history is what was heard", job, causes, heard)
@@ -462,7 +492,7 @@ class World:
         require(not self.is_source_broken, "a broken source is not read")
         require(self.phase is Phase.RUNNING, "jobs are read in a run only")
         fleet = self.state._fleet
-        batches = sum(w.sizer.batch for w in fleet.takers())
+        batches = sum(w.most_at_once for w in fleet.takers())
         bound = max(2 * self.slots, batches) + batches
         wanted = self.state._ledger.queued + command.count
         require(command.count > 0 and wanted <= bound, "no more is read than fits", command)
@@ -498,9 +528,11 @@ class World:
         require(not worker.is_recalled, "a recall is over before the next hand-out", command)
         require(command.first == worker.last_sent + 1, "ordinals are consecutive", command)
         batch = self.state._fleet.get(worker.id).sizer.batch
-        require(0 < len(command.jobs) <= batch, "a batch fits", command)
-        held = self.state._ledger.held_by(worker.id)
-        require(held <= 2 * batch, "a worker holds two batches at most", command)
+        fitting = max(batch, worker.concurrency)
+        require(0 < len(command.jobs) <= fitting, "a batch fits", command)
+        held, most = self.state._ledger.held_by(worker.id), worker.concurrency - 1 + 2 * batch
+        require(held <= most, "a worker holds two batches at most to wait", command)
+        self._check_alone(worker, command)
         for place, job in enumerate(command.jobs):
             require(job.id not in self.cancelled, "what was cancelled is not handed out", job)
             attempt = len(self.charges.get(job.id, ())) + 1
@@ -512,6 +544,13 @@ class World:
             worker.last_sent += 1
             worker.handed[worker.last_sent] = job
         self._send_jobs(worker, range(command.first, worker.last_sent + 1))
+
+    def _check_alone(self, worker: SimWorker, command: do.HandOut) -> None:
+        """Who may have killed a worker gets one to itself."""
+        jobs = [*command.jobs]
+        jobs += [job for o, job in worker.handed.items() if worker.force.goes_on(o)]
+        is_alone = len(jobs) == 1 or self.suspects.isdisjoint(job.id for job in jobs)
+        require(is_alone, "suspects are executed alone", command, jobs)
 
     def _send_jobs(self, worker: SimWorker, ordinals: range) -> None:
         worker.todo.extend(ordinals)
@@ -543,11 +582,14 @@ class World:
         limit = worker.handed[command.ordinal].timeout
         require(command.limit == limit, "a job is told its own limit", command)
 
+    def _cancel_job(self, command: do.CancelJob) -> None:
+        worker = self._live(command.worker_id)
+        self.force.cancel(worker.force, command, self.cancelled, self.now)
+
     def _report_stuck(self, command: do.ReportStuck) -> None:
         worker = self._live(command.worker_id)
-        self.force.report_stuck(worker.force, self.now, command.seconds)
-        job = worker.handed[worker.force.seen[0] if worker.force.seen else 0]
-        require((command.slot, command.key) == (worker.slot, job.key), "the right one", command)
+        require(command.slot == worker.slot, "the right one", command)
+        self.force.report_stuck(worker.force, self.now, command)
 
     def _terminate_worker(self, command: do.TerminateWorker) -> None:
         worker = self._live(command.worker_id)
@@ -563,6 +605,7 @@ class World:
         is_unwanted = any(job.id in self.cancelled for job in command.jobs)
         require(not is_unwanted, "what was cancelled is not given back", command)
         self.returned += command.jobs
+        self.suspects.difference_update(job.id for job in command.jobs)
 
     def _announce_exit(self, command: do.AnnounceExit) -> None:
         self.exits.append(command)
@@ -584,6 +627,7 @@ class World:
         do.StopWorker: lambda world, command: world._stop_worker(command),
         do.DumpStack: lambda world, command: world._dump_stack(command),
         do.InterruptJob: lambda world, command: world._interrupt_job(command),
+        do.CancelJob: lambda world, command: world._cancel_job(command),
         do.ReportStuck: lambda world, command: world._report_stuck(command),
         do.TerminateWorker: lambda world, command: world._terminate_worker(command),
         do.KillWorker: lambda world, command: world._kill_worker(command),
@@ -679,24 +723,30 @@ class World:
             self.cancelled.add(job_id)
         return self.send(ev.CancelRequested(job_id=job_id))
 
-    def see(self, worker: SimWorker, ordinal: int, since: float) -> list[do.Command]:
+    def see(
+        self, worker: SimWorker, ordinal: int, since: float, first: int = 0
+    ) -> list[do.Command]:
         """Tell the core what a worker has been executing for some time."""
-        if worker.force.goes_on(ordinal):
-            worker.force.seen = ordinal, since
-        seen = ev.JobSeen(worker_id=worker.id, ordinal=Ordinal(ordinal), since=since)
-        return self.send(seen)
+        first = first or ordinal
+        worker.force.see(range(first, ordinal + 1), since)
+        return self.send(
+            ev.JobsSeen(
+                worker_id=worker.id, first=Ordinal(first), last=Ordinal(ordinal), since=since
+            )
+        )
 
     def measure(self, worker: SimWorker, rss: int) -> list[do.Command]:
         """Tell the core what memory a worker holds."""
         claimed, limit = cells.last_started(worker.cells), self.policy.max_rss
-        if limit is not None and rss > limit and worker.force.goes_on(claimed):
-            worker.force.measured = claimed
+        executing = worker.force.executing(claimed)
+        if limit is not None and rss > limit and executing:
+            worker.force.measured = executing
         return self.send(ev.MemoryMeasured(worker_id=worker.id, rss=rss, claimed=claimed))
 
     def ready(self, worker: SimWorker) -> list[do.Command]:
         """Let a worker be set up."""
         worker.is_ready = True
-        return self.send(ev.WorkerReady(worker_id=worker.id))
+        return self.send(worker.ready_event())
 
     def hear(self, worker: SimWorker, frames: int = _MANY) -> list[do.Command]:
         """Read so many frames of a worker; where no more is left, empty its result pipe."""
@@ -731,7 +781,10 @@ class World:
     def _hear(self, worker: SimWorker, event: ev.Event) -> list[do.Command]:
         if isinstance(event, ev.AttemptFailed):
             job = worker.handed[event.ordinal]
-            self.charges.setdefault(job.id, []).append(event.cause)
+            is_own = event.cause is Cause.PREEMPTED and job.id not in self.cancelled
+            cause = Cause.ERROR if is_own else event.cause
+            self.charges.setdefault(job.id, []).append(cause)
+            self.suspects.discard(job.id)
             self._note_work(worker, [event.ordinal])
         elif isinstance(event, ev.AttemptsDone):
             self._note_work(worker, event.ordinals)
@@ -774,11 +827,13 @@ class World:
     ) -> list[do.Command]:
         """Let a worker's process be gone."""
         commands = self.hear(worker)
-        ordinal = worker.to_be_charged
-        if ordinal is not None:
-            job = worker.handed[ordinal]
-            cause = self.force.cause_of_death(worker.force, ordinal, is_oom=is_oom)
-            self.charges.setdefault(job.id, []).append(cause)
+        if (skipped := cells.last_skipped(worker.cells)) is not None:
+            first, last = skipped
+            told = ev.JobsDeclined(worker_id=worker.id, first=first, last=last)
+            commands += self._hear(worker, told)
+        if hit := worker.hit:
+            cause = self.force.cause_of_death(worker.force, hit, is_oom=is_oom)
+            self._charge(worker, self.force.judge(worker.force, hit, cause))
             if cause is Cause.CRASH:
                 self.slot_books.forget(worker.slot)
         elif not (worker.is_stopping or worker.force.is_ended):
@@ -794,10 +849,18 @@ class World:
                 code=code if signal is None else None,
                 signal=signal,
                 claimed=claimed,
+                running=None if worker.running is None else Ordinal(worker.running),
                 detail=detail,
                 is_oom=is_oom,
             )
         )
+
+    def _charge(self, worker: SimWorker, verdicts: dict[int, Cause]) -> None:
+        for ordinal, cause in verdicts.items():
+            job = worker.handed[ordinal]
+            self.charges.setdefault(job.id, []).append(cause)
+            if worker.concurrency > 1 and cause is not Cause.PREEMPTED:
+                self.suspects.add(job.id)
 
     def leave(self, worker: SimWorker) -> list[do.Command]:
         """Let a worker end because its work is done."""
@@ -835,7 +898,7 @@ class World:
         if worker.is_recalled:
             commands += self.answer_recall(worker)
         while not self.is_over and (worker.todo or worker.executing is not None):
-            if worker.executing is None:
+            while worker.todo and worker.can_start:
                 worker.claim()
             if worker.executing is not None:
                 worker.finish()
@@ -863,7 +926,7 @@ class World:
 
     def leave_in_an_orderly_way(self, worker: SimWorker) -> None:
         """Finish the job at hand and leave."""
-        if worker.executing is not None:
+        while worker.busy:
             worker.finish()
         self.hear(worker)
         if not self.is_over:
@@ -874,23 +937,27 @@ class World:
     def check(self) -> None:
         """Compare the books."""
         self.check_places()
+        suspects = self.state._ledger._suspects
+        require(suspects == self.suspects, "suspects are known as long as they are", suspects)
         self.check_nobody_idles()
         if self.cancelled - self.finals.keys():
             self._check_cancelled()
         for worker in self.workers.values():
-            if worker.executing is not None:
-                held = self.state._ledger.peek(worker.id, Ordinal(worker.executing))
-                job = worker.handed[worker.executing]
+            for ordinal in worker.busy:
+                held = self.state._ledger.peek(worker.id, Ordinal(ordinal))
+                job = worker.handed[ordinal]
                 require(held == job, "no job is taken from under its worker", job)
 
     def _check_cancelled(self) -> None:
         """A job that was cancelled is ended, unless a recall has yet to tell how."""
         for worker in self.workers.values():
-            left, force = worker.force.left, worker.force
-            if force.goes_on(left) and worker.handed[left or 0].id in self.cancelled:
-                is_on_the_way = worker.is_recalled or force.is_ended
-                is_meant = force.is_doomed and force.meant is not None and force.meant[0] == left
-                require(is_on_the_way or is_meant, "what was cancelled is ended", force)
+            force = worker.force
+            for left in force.left_executing():
+                if worker.handed[left].id in self.cancelled:
+                    is_on_the_way = worker.is_recalled or force.is_ended
+                    is_meant = force.is_doomed and (worker.can_cancel or force.meant[0] == left)
+                    is_meant |= left in force.pleas
+                    require(is_on_the_way or is_meant, "what was cancelled is ended", force)
 
     def check_places(self) -> None:
         """Every accepted job is in exactly one place, or finished, or returned."""
@@ -912,7 +979,8 @@ class World:
         takers = fleet.takers()
         idle = [w for w in takers if not (w.is_recalled or self._held(w) or self._is_worn(w))]
         if idle:
-            require(not self.state._ledger.queued, "no job waits beside an idle worker", self.state)
+            waiting = self.state._ledger.queued + self.state._ledger.aside
+            require(not waiting, "no job waits beside an idle worker", self.state)
             self._check_recall()
         elif not fleet.starting() and all(self._held(w) or self._is_worn(w) for w in takers):
             self._check_starts()
@@ -931,7 +999,7 @@ class World:
         free = [s for s in slots if s.not_before <= self.told]
         is_served = not free or not any(map(self._free, fleet.takers()))
         require(is_served, "no job waits behind another one beside an empty slot", self.state)
-        is_queued = bool(free and self.state._ledger.queued)
+        is_queued = bool(free and self.state._ledger.queued + self.state._ledger.aside)
         require(not is_queued, "no job waits beside an empty slot", self.state)
 
     def _is_worn(self, worker: Worker) -> bool:
@@ -944,7 +1012,7 @@ class World:
 
     def _free(self, worker: Worker) -> bool:
         """Whether a worker holds what it has not claimed, beside what it has."""
-        if self._held(worker) < _TWO:
+        if self._held(worker) <= worker.concurrency:
             return False
         last_kept = max(self.workers[worker.id].last_kept, worker.kept)
         return self.state._ledger.last_held(worker.id) > last_kept
@@ -1007,12 +1075,12 @@ def _done(worker_id: WorkerId, outcomes: list[tuple[int, Any, int]]) -> ev.Attem
 def _failed(
     worker_id: WorkerId, ordinal: int, failure: Failure, nanoseconds: int
 ) -> ev.AttemptFailed:
-    is_late = failure.cause is Cause.TIMEOUT
+    errors = {Cause.TIMEOUT: JobTimeoutError(1.0), Cause.PREEMPTED: JobCancelledError("asked to")}
     return ev.AttemptFailed(
         worker_id=worker_id,
         ordinal=Ordinal(ordinal),
         cause=failure.cause,
-        error=JobTimeoutError(1.0) if is_late else FaultyJobError(f"ordinal {ordinal}"),
+        error=errors.get(failure.cause, FaultyJobError(f"ordinal {ordinal}")),
         place="jobs.py:1 in job",
         nanoseconds=nanoseconds,
     )
