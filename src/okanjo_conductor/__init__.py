@@ -12,6 +12,7 @@ from okanjo_conductor.__about__ import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from okanjo_conductor._async_worker import AsyncConductorWorker
     from okanjo_conductor._backoff import exponential
     from okanjo_conductor._conductor import Conductor, conduct
     from okanjo_conductor._io.assignment import is_worker
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "_backoff": ("exponential",),
     "_conductor": ("Conductor", "conduct"),
+    "_async_worker": ("AsyncConductorWorker",),
     "_worker": ("ConductorWorker", "command"),
     "_runtime": ("current_job", "current_worker"),
     "_io.assignment": ("is_worker",),
@@ -77,6 +79,7 @@ __all__ = [
     "LookupTable",
     # the worker process
     "ConductorWorker",
+    "AsyncConductorWorker",
     "command",
     "LATER",
     "JobInfo",

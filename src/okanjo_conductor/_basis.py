@@ -31,6 +31,9 @@ class Basis:
     """A worker, as far as its runtime needs to know it."""
 
     process_job: Callable[[Any], Any]
+    concurrency: int = 1
+    """How many jobs it executes at a time."""
+    _is_async = False
 
     def _begin(self, stats: dict[str, Any] | None, stats_interval: float, *, logging: bool) -> None:
         if not stats_interval > 0:

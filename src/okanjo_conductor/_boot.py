@@ -52,6 +52,8 @@ def main(descriptor: int) -> NoReturn:
     sys.argv[:] = boot.argv
     try:
         worker = _load(boot.target)
+        if functions.is_async(worker):
+            __import__("okanjo_conductor._async_worker")  # here, so that no fork has to
     except BaseException:
         with suppress(ConnectionError):
             bootstrap.send(sock, bootstrap.BootFailed(_trace()))
@@ -189,7 +191,7 @@ def _become(boot: Boot, worker: Any, order: Start, ends: list[int]) -> NoReturn:
     code = 1
     try:
         if boot.target.script is None:
-            _construct(worker, pickling.loads(order.options)).start()
+            _construct(worker, pickling.loads(order.options), order.concurrency).start()
             code = 0
         else:
             code = _run_script(boot.target.script, link)
@@ -232,8 +234,22 @@ def _say_last_words(link: WorkerLink) -> None:
             sys.stderr.write(text)
 
 
-def _construct(worker: Any, options: dict[str, Any]) -> Basis:
+def _construct(worker: Any, options: dict[str, Any], concurrency: int | None) -> Basis:
     """Make the worker object of this process from a class or a function."""
+    made = _made(worker, options)
+    if concurrency is not None:
+        if not made._is_async:
+            message = f"concurrency={concurrency}: {worker.__qualname__} is not async"
+            raise ConfigurationError(message)
+        made.concurrency = concurrency
+    return made
+
+
+def _made(worker: Any, options: dict[str, Any]) -> Basis:
+    if functions.is_async(worker):
+        from okanjo_conductor._async_worker import AsyncFunctionWorker  # only these need asyncio
+
+        return AsyncFunctionWorker(worker, **options)
     if not isinstance(worker, type):
         return FunctionWorker(worker, **options)
     from okanjo_conductor._worker import ConductorWorker  # only classes need it

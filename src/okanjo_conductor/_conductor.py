@@ -26,6 +26,7 @@ from okanjo_conductor._options import (
     DEFAULT_TYPE,
     check_choices,
     check_policy,
+    checked_concurrency,
     checked_env,
     checked_limit,
     checked_lookups,
@@ -66,9 +67,9 @@ class Conductor(EventEmitter):
     """Hands jobs to worker processes and sees every one of them through.
 
     Args:
-        worker: a `ConductorWorker` subclass, a function from job to value, or ``"module:name"`` of
-            either. None: the main script is run again in each worker and starts its own (see
-            `is_worker`); then name a `worker_type`.
+        worker: a `ConductorWorker` subclass, a function from job to value, plain or ``async``, or
+            ``"module:name"`` of either. None: the main script is run again in each worker and
+            starts its own (see `is_worker`); then name a `worker_type`.
         worker_type: name of these workers, in the worker's environment as ``worker_type``.
         worker_limit: how many workers at most; default: the usable CPUs, but no more than 4.
         jobs_queue: the jobs, any iterable or async iterable; read lazily.
@@ -76,12 +77,16 @@ class Conductor(EventEmitter):
         worker_env: environment variables for the workers, set before they import anything.
         lookups: reference data by name, each a mapping, reachable from all workers.
         worker_options: keyword arguments for the worker class.
+        concurrency: how many jobs are in flight at a time in each worker, if that is an ``async
+            def`` function or an `AsyncConductorWorker`; default: 100, or what the class says.
         start_method: ``"fork"`` from a clean template process, or ``"spawn"`` each worker afresh.
         job_key: what identifies a job, as a function of it; default: its number, from 0.
         retry: how often a job may be executed again after a bad end.
         job_timeout: seconds that an attempt may take, or a function of the job that gives them or
             None; the clock starts when the job does. Then the worker's stack is taken and the
             worker is ended, by SIGTERM, and after `timeout_grace` by SIGKILL to its process group.
+            In an async worker the job's task is cancelled first, and the worker ended only if that
+            does not end the job in half of `timeout_grace`.
         timeout_grace: seconds from the first of these to the last.
         soft_timeout: whether `JobTimeoutError` is raised in the job first, where that is possible;
             half of `timeout_grace` is then left for it to end, and the worker lives on.
@@ -118,6 +123,7 @@ class Conductor(EventEmitter):
         worker_env: Mapping[str, str] | None = None,
         lookups: dict[str, Any] | None = None,
         worker_options: Mapping[str, Any] | None = None,
+        concurrency: int | None = None,
         start_method: str = "fork",
         job_key: Callable[[Any], Key] | None = None,
         retry: Retry | None = None,
@@ -140,6 +146,7 @@ class Conductor(EventEmitter):
         if worker_options and self._target.script is not None:
             message = "worker_options: the script makes its own worker; give them there"
             raise ConfigurationError(message)
+        self._concurrency = checked_concurrency(concurrency, worker)
         check_choices(start_method, buffer)
         self._start_method = start_method
         self._job_key = job_key
@@ -322,8 +329,9 @@ class Conductor(EventEmitter):
     def cancel(self, key: Key) -> bool:
         """Cancel a job: it ends as cancelled, also if it is being executed.
 
-        A worker that executes it is ended, by SIGTERM, and after `timeout_grace` by SIGKILL. The
-        outcome of a job that ends by itself in between stands.
+        A worker that executes it is ended, by SIGTERM, and after `timeout_grace` by SIGKILL; an
+        async worker cancels its task, and is ended only if that does not help. The outcome of a
+        job that ends by itself in between stands.
 
         Returns:
             Whether there is an unfinished job of that key. A job that was not read from the source
@@ -613,6 +621,7 @@ class Conductor(EventEmitter):
                 env=env,
                 early=early,
                 options=self._worker_options,
+                concurrency=self._concurrency,
                 slots=self._worker_limit,
                 policy=self._policy,
                 start_method=self._start_method,

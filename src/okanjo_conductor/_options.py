@@ -26,7 +26,7 @@ from okanjo_conductor.errors import ConfigurationError
 DEFAULT_TYPE = "conductor_worker"
 _MOST_WORKERS = 4
 """By default, as in the Node module."""
-_WORKER_MODULE = "okanjo_conductor._worker"
+_WORKER_MODULES = ("okanjo_conductor._worker", "okanjo_conductor._async_worker")
 
 
 def find_target(worker: Any, worker_type: str) -> Target:
@@ -75,13 +75,44 @@ def _script_target(worker_type: str) -> Target:
 
 
 def _check_class(worker: type[Any]) -> None:
-    bases = [base for base in worker.__mro__ if base.__module__ == _WORKER_MODULE]
+    bases = [base for base in worker.__mro__ if base.__module__ in _WORKER_MODULES]
     if not bases:
         message = f"worker={worker.__qualname__}: a class must be a ConductorWorker"
         raise ConfigurationError(message)
     if not any("process_job" in vars(base) for base in worker.__mro__ if base not in bases):
         message = f"worker={worker.__qualname__} has no process_job: write one"
         raise ConfigurationError(message)
+    if functions.is_async(worker.process_job) and not is_async(worker):
+        message = f"worker={worker.__qualname__}: process_job is async; use AsyncConductorWorker"
+        raise ConfigurationError(message)
+
+
+def is_async(worker: Any) -> bool | None:
+    """Whether a worker executes several jobs at a time; None: only its process will tell."""
+    if worker is None or isinstance(worker, str):
+        return None
+    if isinstance(worker, type):
+        return any(base.__module__ == _WORKER_MODULES[1] for base in worker.__mro__)
+    return functions.is_async(worker)
+
+
+def checked_concurrency(concurrency: int | None, worker: Any) -> int | None:
+    """Accept how many jobs an async worker executes at a time; None: as it likes."""
+    if concurrency is None:
+        return None
+    if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
+        message = f"concurrency={concurrency!r}: a whole number of jobs, from 1"
+        raise ConfigurationError(message)
+    if worker is None:
+        message = "concurrency: the script makes its own worker; give it there"
+        raise ConfigurationError(message)
+    if is_async(worker) is False:
+        message = (
+            f"concurrency={concurrency}: {worker!r} executes one job at a time; only an async def "
+            "function or an AsyncConductorWorker can have several in flight"
+        )
+        raise ConfigurationError(message)
+    return concurrency
 
 
 def checked_limit(limit: int | None) -> int:

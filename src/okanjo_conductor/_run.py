@@ -88,6 +88,7 @@ class Run:
         env: dict[str, str],
         early: EarlyTemplate | None,
         options: bytes,
+        concurrency: int | None,
         slots: int,
         policy: Policy,
         start_method: str,
@@ -103,6 +104,7 @@ class Run:
         largest = min(buffer_limit or MAX_BATCH, MAX_BATCH)
         self._state = ConductorState(slots=slots, policy=policy, largest_batch=largest)
         self._options = options
+        self._concurrency = concurrency
         self._slots = slots
         self._cluster = LocalCluster(
             self._loop, self, boot=boot, env=env, start_method=start_method, early=early
@@ -365,7 +367,13 @@ class Run:
         self._links[worker_id] = ConductorLink(worker_id, ours, self._loop, self)
         self.posts.worker_added(worker_id)
         order = bootstrap.Start(
-            worker_id, command.slot, self._owner.id, True, self._options, _root_level()
+            worker_id,
+            command.slot,
+            self._owner.id,
+            True,
+            self._options,
+            _root_level(),
+            self._concurrency,
         )
         self._cluster.start_worker(order, theirs)
 

@@ -254,9 +254,14 @@ class Talk:
             return
         message = self._message(reply, data)
         try:
-            self._worker.on_master_message(message)
+            handled = self._worker.on_master_message(message)
         except (Exception, SystemExit):
             log().exception("on_master_message raised for the reply to %r", reply.cmd)
+            handled = None
+        self._finish_reply(callback, message, handled)
+
+    def _finish_reply(self, callback: str, message: Message, _handled: Any) -> None:
+        """Fire the callback of a reply, unless `on_master_message` has done so."""
         if callback in self._replies:
             self.fire(callback, None, message)
 
@@ -268,11 +273,21 @@ class Talk:
     def _hand_over(self, post: Post | Request) -> None:
         """Let the worker handle a message; answer it if it is a request."""
         error, data = _decoded(post)
+        handled = None
+        if error is None:
+            try:
+                handled = self._worker._handle(self._message(post, data))
+            except (Exception, SystemExit) as raised:
+                error = raised
+        self._answer(post, error, handled)
+
+    def _answer(self, post: Post | Request, error: BaseException | None, handled: Any) -> None:
+        """Answer a message that was handled, if it is a request; complain if it was in vain."""
         reply = _NOTHING
         if error is None:
             try:
-                reply = self._encoded(post.cmd, self._worker._handle(self._message(post, data)))
-            except (Exception, SystemExit) as raised:
+                reply = self._encoded(post.cmd, handled)
+            except (SerialisationError, SystemExit) as raised:
                 error = raised
         if isinstance(post, Request):
             packed = failures.pack(failures.take_apart(error)) if error else None
@@ -301,7 +316,7 @@ class Talk:
 
     def ask(self, command: str, data: Any, callback: Callable[..., Any] | None) -> Reply:
         """Send a custom message."""
-        reply = Reply(self)
+        reply: Reply = self._make_reply()
         name = f"{self._place.worker_id}-{next(self._numbers)}"
         self._replies[name] = reply, callback
         try:
@@ -326,18 +341,29 @@ class Talk:
 
     def look_up(self, name: str, keys: list[Any]) -> list[Any]:
         """Ask for lookup entries: ``(value,)`` or None for each key."""
-        found: list[Any] = self._ask_lookup(LookUp, name, keys)
+        found: list[Any] = self.begin_look_up(name, keys).result()
         return found
 
     def set_lookup(self, name: str, key: Any, value: Any) -> None:
         """Set a lookup entry, and wait until it is set."""
-        self._ask_lookup(SetLookup, name, (key, value))
+        self.begin_set_lookup(name, key, value).result()
+
+    def begin_look_up(self, name: str, keys: list[Any]) -> Any:
+        """Ask for lookup entries; return the reply to come."""
+        return self._ask_lookup(LookUp, name, keys)
+
+    def begin_set_lookup(self, name: str, key: Any, value: Any) -> Any:
+        """Set a lookup entry; return the reply to come."""
+        return self._ask_lookup(SetLookup, name, (key, value))
 
     def _ask_lookup(self, kind: type[LookUp | SetLookup], name: str, value: Any) -> Any:
         number = next(self._numbers)
-        reply = self._answers[number] = Reply(self)
+        reply = self._answers[number] = self._make_reply()
         self.send(kind(number, name, encode_by_value(value)))
-        return reply.result()
+        return reply
+
+    def _make_reply(self) -> Any:
+        return Reply(self)
 
     def send(self, message: AnyMessage) -> None:
         """Send any message."""

@@ -16,6 +16,7 @@ PUBLIC = {
     "Attempt",
     "Cause",
     "Conductor",
+    "AsyncConductorWorker",
     "ConductorWorker",
     "FailureGroup",
     "JobInfo",

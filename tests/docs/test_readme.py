@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/messages.md", "docs/tables.md", "docs/testing.md")
+PAGES = (
+    "README.md",
+    "docs/async.md",
+    "docs/messages.md",
+    "docs/tables.md",
+    "docs/testing.md",
+)
 BLOCKS = [
     block
     for page in PAGES

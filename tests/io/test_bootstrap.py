@@ -25,7 +25,7 @@ def pair():
         Boot(Target(reference=("module", "name")), ["/a", "/b"], ["script"]),
         Boot(Target(pickled=b"\0" * 10), [], []),
         Boot(Target(script="/a/script.py"), [], []),
-        Start(1, 0, "master", True, b"options", 20),
+        Start(1, 0, "master", True, b"options", 20, None),
         Booted(can_fork=True),
         BootFailed("Traceback: ä"),
         Started(3, 4711),

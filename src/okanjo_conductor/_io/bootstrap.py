@@ -60,6 +60,8 @@ class Start(Frozen):
     options: bytes
     """Pickled keyword arguments for the worker class."""
     log_level: int
+    concurrency: int | None
+    """How many jobs an async worker executes at a time; None: as it likes."""
 
 
 class Booted(Frozen):

@@ -6,7 +6,10 @@ import re
 
 _THREAD = re.compile(r"^(?:Current thread|Thread) 0x", re.MULTILINE)
 _LOOP = re.compile(
-    r'^  File ".*okanjo_conductor/_runtime\.py", line \d+ in _run_batch$', re.MULTILINE
+    r'^  File ".*okanjo_conductor/'
+    r'(?:_runtime\.py", line \d+ in _run_batch|'
+    r'_async_runtime\.py", line \d+ in (?:_attempt|send))$',
+    re.MULTILINE,
 )
 _OWN_THREAD = re.compile(
     r'^  File ".*okanjo_conductor/_basis\.py", .* in _report_repeatedly$', re.MULTILINE

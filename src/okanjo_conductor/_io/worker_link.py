@@ -51,6 +51,10 @@ class WorkerLink:
         self.is_abandoned = False
         """Whether this is not the worker, but a process that a job has forked."""
 
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when there is something to receive."""
+        return self._socket.fileno()
+
     def send(self, message: AnyMessage) -> None:
         """Send one message, whole."""
         if self.is_abandoned:
