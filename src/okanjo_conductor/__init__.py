@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._backoff import exponential
     from okanjo_conductor._conductor import Conductor, conduct
     from okanjo_conductor._io.assignment import is_worker
-    from okanjo_conductor._runtime import current_job
+    from okanjo_conductor._runtime import current_job, current_worker
     from okanjo_conductor._types import (
         LATER,
         Attempt,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         FailureGroup,
         JobInfo,
         JobState,
+        LookupStats,
         Message,
         Outcome,
         Recycle,
@@ -35,12 +36,13 @@ if TYPE_CHECKING:
         WorkerStuck,
     )
     from okanjo_conductor._worker import ConductorWorker
+    from okanjo_conductor.lookups._kinds import ABSENT, Loading, Lookup
 
 _HOMES = {
     "_backoff": ("exponential",),
     "_conductor": ("Conductor", "conduct"),
     "_worker": ("ConductorWorker",),
-    "_runtime": ("current_job",),
+    "_runtime": ("current_job", "current_worker"),
     "_io.assignment": ("is_worker",),
     "_types": (
         "LATER",
@@ -49,6 +51,7 @@ _HOMES = {
         "FailureGroup",
         "JobInfo",
         "JobState",
+        "LookupStats",
         "Message",
         "Outcome",
         "Recycle",
@@ -60,6 +63,7 @@ _HOMES = {
         "WorkerStats",
         "WorkerStuck",
     ),
+    "lookups._kinds": ("ABSENT", "Loading", "Lookup"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -75,7 +79,13 @@ __all__ = [
     "LATER",
     "JobInfo",
     "current_job",
+    "current_worker",
     "is_worker",
+    # lookups
+    "Lookup",
+    "Loading",
+    "ABSENT",
+    "LookupStats",
     # what travels and what comes back
     "Message",
     "Outcome",

@@ -11,6 +11,7 @@ from time import monotonic
 
 from okanjo_conductor import _runtime
 from okanjo_conductor.errors import ConductorStateError, ConfigurationError
+from okanjo_conductor.lookups._verbs import LookupVerbs
 
 TYPE_CHECKING = False  # see _plain
 if TYPE_CHECKING:
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 
     from okanjo_conductor._io.assignment import Assignment
     from okanjo_conductor._runtime import Runtime
+    from okanjo_conductor._talk import Talk
     from okanjo_conductor._types import Message
 
 
-class Basis:
+class Basis(LookupVerbs):
     """A worker, as far as its runtime needs to know it."""
 
     process_job: Callable[[Any], Any]
@@ -43,6 +45,7 @@ class Basis:
         self.slot = -1
         """The place this worker fills, from 0; its replacement gets the same."""
         self._runtime: Runtime | None = None
+        self._begin_lookups()
         self._reported_at = monotonic()
         self._monitor: threading.Thread | None = None
         self._monitor_stop = threading.Event()
@@ -110,11 +113,14 @@ class Basis:
             raise ConductorStateError(message)
         return self._runtime
 
+    def _talker(self) -> Talk:
+        return self._live.talk
+
     def _take_report(self) -> tuple[dict[str, Any], float]:
         """Copy the counters that can be added up, and the time since the previous copy."""
         now = monotonic()
         span, self._reported_at = now - self._reported_at, now
-        counters = dict(self.stats)
+        counters = {**self.stats, **self._lookups.counters()}
         self.last_stats = {k: v for k, v in counters.items() if isinstance(v, int | float)}
         return self.last_stats, span
 

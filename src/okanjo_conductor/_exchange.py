@@ -1,8 +1,7 @@
-"""What a run and its workers say besides jobs: lookups, custom messages, log records."""
+"""What a run and its workers say besides jobs: messages, log records; lookups are passed on."""
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,8 +9,9 @@ from okanjo_conductor._io.loggers import log
 from okanjo_conductor._types import Message
 from okanjo_conductor._wire import byvalue, failures
 from okanjo_conductor._wire import messages as msg
-from okanjo_conductor._wire.codec import Encoded, decode
 from okanjo_conductor.errors import SerialisationError, UnknownCommandError, WorkerGoneError
+from okanjo_conductor.lookups import live
+from okanjo_conductor.lookups.live import NOTHING, Desk, read
 
 if TYPE_CHECKING:
     import asyncio
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from okanjo_conductor._io.conductor_link import ConductorLink
     from okanjo_conductor._io.loops import Loop
     from okanjo_conductor._wire.messages import AnyMessage
+    from okanjo_conductor.lookups.arrays import Arena
 
 
 if TYPE_CHECKING:  # making protocols takes a while, in every new process
 
-    class Owner(Protocol):
+    class Owner(live.Owner, Protocol):
         """The conductor, as far as its workers talk to it."""
 
         @property
@@ -35,21 +36,15 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
         def _handle_message(self, worker_id: int, post: Message) -> Any:
             """Handle a custom message; a coroutine is awaited."""
 
-        def get_lookup(self, name: str) -> Any:
-            """Find a lookup, or raise `UnknownLookupError`."""
-
-        def get_lookup_value(self, name: str, key: Any, default: Any = None) -> Any:
-            """Read a lookup entry."""
-
-        def set_lookup_value(self, name: str, key: Any, value: Any) -> None:
-            """Set a lookup entry."""
-
 
 class Exchange:
     """Answers the workers of a run, and sends them messages."""
 
-    def __init__(self, owner: Owner, loop: Loop, links: dict[int, ConductorLink]) -> None:
+    def __init__(
+        self, owner: Owner, loop: Loop, links: dict[int, ConductorLink], arena: Arena | None
+    ) -> None:
         self._owner = owner
+        self.lookups = Desk(owner, loop, links, arena)
         self._loop = loop
         self._links = links
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -58,16 +53,18 @@ class Exchange:
         """Wait for no handler any more."""
         for task in self._tasks:
             task.cancel()
+        self.lookups.close()
 
     def on_message(self, worker_id: int, message: AnyMessage) -> None:
         """A worker sent a message that is not about jobs."""
-        _ON_MESSAGE[type(message)](self, worker_id, message)
+        if not self.lookups.on_message(worker_id, message):
+            _ON_MESSAGE[type(message)](self, worker_id, message)
 
     def _on_log(self, worker_id: int, message: msg.Log) -> None:
         import logging  # the worker has loaded it, too
 
         try:
-            record = logging.makeLogRecord(_read(message.value, "a log record"))
+            record = logging.makeLogRecord(read(message.value, "a log record"))
         except SerialisationError as error:
             log().error("worker %d: %s", worker_id, error)
             return
@@ -75,46 +72,11 @@ class Exchange:
         if logger.isEnabledFor(record.levelno):
             logger.handle(record)
 
-    # Lookups
-
-    def _on_look_up(self, worker_id: int, message: msg.LookUp) -> None:
-        self._answer(worker_id, message, lambda: self._find(message))
-
-    def _find(self, message: msg.LookUp) -> list[Any]:
-        self._owner.get_lookup(message.name)
-        missing = object()
-        values = (
-            self._owner.get_lookup_value(message.name, key, missing)
-            for key in _read(message.value, "the key of a lookup")
-        )
-        return [None if value is missing else (value,) for value in values]
-
-    def _on_set_lookup(self, worker_id: int, message: msg.SetLookup) -> None:
-        def set_it() -> None:
-            key, value = _read(message.value, "a lookup entry")
-            self._owner.set_lookup_value(message.name, key, value)
-
-        self._answer(worker_id, message, set_it)
-
-    def _answer(
-        self, worker_id: int, message: msg.LookUp | msg.SetLookup, act: Callable[[], Any]
-    ) -> None:
-        error: BaseException | None = None
-        value = _NOTHING
-        try:
-            found = act()
-        except Exception as raised:
-            error = raised
-        else:
-            value, error = _encoded(found)
-        packed = failures.pack(failures.take_apart(error)) if error else None
-        self._links[worker_id].send(msg.Answer(message.request, packed, value))
-
     # Custom messages
 
     def _on_ask(self, worker_id: int, message: msg.Ask) -> None:
         try:
-            data = _read(message.value, f"the data of {message.cmd!r}")
+            data = read(message.value, f"the data of {message.cmd!r}")
         except SerialisationError as error:
             self.reply_error(worker_id, message.cmd, message.callback, error)
             return
@@ -144,7 +106,7 @@ class Exchange:
         """Tell a worker that its request could not be answered."""
         if callback is not None and worker_id in self._links:
             packed = failures.pack(failures.take_apart(error))
-            self._links[worker_id].send(msg.Post(cmd, callback, packed, _NOTHING))
+            self._links[worker_id].send(msg.Post(cmd, callback, packed, NOTHING))
 
     def send_message(self, worker_id: int, cmd: str, data: Any, callback: str | None) -> None:
         """Send a custom message to a worker."""
@@ -159,34 +121,7 @@ class Exchange:
             link.send(msg.Post(cmd, None, None, value))
 
 
-def _read(value: Encoded, what: str) -> Any:
-    """Unpickle what a worker sent.
-
-    Raises:
-        SerialisationError: that raised, whatever it was.
-    """
-    try:
-        return decode(value)
-    except KeyboardInterrupt:
-        raise  # more likely the user's than the value's
-    except BaseException as error:  # a class's __setstate__ may raise anything
-        message = f"{what} cannot be unpickled in the conductor: {failures.said(error)}"
-        raise SerialisationError(message) from error
-
-
-def _encoded(value: Any) -> tuple[Encoded, BaseException | None]:
-    try:
-        return byvalue.encode_by_value(value), None
-    except KeyboardInterrupt:
-        raise  # more likely the user's than the value's
-    except BaseException as error:  # a class's __reduce__ may raise anything
-        return _NOTHING, error
-
-
-_NOTHING = Encoded(pickle.dumps(None), [])
 _ON_MESSAGE: dict[type[Any], Callable[[Exchange, int, Any], None]] = {
     msg.Ask: Exchange._on_ask,
-    msg.LookUp: Exchange._on_look_up,
-    msg.SetLookup: Exchange._on_set_lookup,
     msg.Log: Exchange._on_log,
 }

@@ -36,6 +36,7 @@ from okanjo_conductor.errors import (
     SerialisationError,
     TooManyFailuresError,
 )
+from okanjo_conductor.lookups import arrays
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +110,8 @@ class Run:
         self._buffer = buffer
         self._buffer_limit = buffer_limit
         self._links: dict[int, ConductorLink] = {}
-        self.exchange = Exchange(owner, self._loop, self._links)
+        self._arena = arrays.place(owner.lookups)
+        self.exchange = Exchange(owner, self._loop, self._links, self._arena)
         self._vitals = Vitals(
             self._loop,
             self._links,
@@ -214,6 +216,8 @@ class Run:
         self._links.clear()
         self._vitals.close()
         self.exchange.close()
+        if self._arena is not None:
+            self._arena.close()
 
     def cancel(self, key: Key) -> bool:
         """Cancel an unfinished job; say whether there is one of that key."""
@@ -321,7 +325,7 @@ class Run:
     def _start_worker(self, command: do.StartWorker) -> None:
         worker_id = command.worker_id
         try:
-            ours, theirs = links.make()
+            ours, theirs = links.make(None if self._arena is None else self._arena.descriptor)
         except OSError as error:
             detail = (
                 f"its links could not be made: {error}. Raise the limits on open files (ulimit -n) "
@@ -428,6 +432,7 @@ class Run:
             link.finish()  # the core may answer its last outcomes with a hand-out: still a link
             stderr = link.stderr
             del self._links[worker_id]
+        self.exchange.lookups.forget_worker(worker_id)
         if code is None and signal is None and worker_id in self._farewells:
             code = 0  # its status went with the template that had forked it
         self._farewells.discard(worker_id)

@@ -54,6 +54,7 @@ from okanjo_conductor.errors import (
     JobTimeoutError,
     RemoteError,
 )
+from okanjo_conductor.lookups._client import Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,6 +91,21 @@ def current_job() -> JobInfo | None:
     None between jobs, and in any process that is no worker. In a `ConductorWorker` it is `job`.
     """
     return _started.job_at_hand() if _started else None
+
+
+def current_worker() -> Basis:
+    """Return the worker of this process: how a plain function reaches lookups.
+
+    Raises:
+        ConductorStateError: this process is no worker, or has not begun to work.
+    """
+    if _started is None:
+        message = (
+            "current_worker() is for code that a worker process runs; in the main process, ask the "
+            "Conductor itself"
+        )
+        raise ConductorStateError(message)
+    return _started._worker
 
 
 def start(worker: Basis) -> None:
@@ -501,7 +517,7 @@ class Runtime:
         self._link.send(Log(value))
 
 
-_OURS = "okanjo_conductor._"
+_OURS = "okanjo_conductor._", "okanjo_conductor.lookups."
 _HARMLESS = frozenset({"okanjo_conductor._basis", "okanjo_conductor._worker"})
 """They call the user's function, or are called by it, and have nothing to leave halfway."""
 
@@ -523,9 +539,13 @@ def _attempt(end: BadEnd) -> Attempt:
 
 
 def _is_users_code(frame: FrameType | None) -> bool:
-    """Whether a job runs in this frame, and no code of ours on its behalf."""
+    """Whether a job runs in this frame, and no code of ours on its behalf.
+
+    A function that makes an entry of a lookup is called so that it may be left at any point.
+    """
+    callers = Runtime._run_batch.__code__, Source._loaded.__code__
     is_within = False
-    while frame is not None and frame.f_code is not Runtime._run_batch.__code__:
+    while frame is not None and frame.f_code not in callers:
         module = str(frame.f_globals.get("__name__"))
         if module.startswith(_OURS) and module not in _HARMLESS:
             return False

@@ -16,7 +16,7 @@ from okanjo_conductor._types import Message
 from okanjo_conductor._wire import failures
 from okanjo_conductor._wire.byvalue import encode_by_value
 from okanjo_conductor._wire.codec import decode
-from okanjo_conductor._wire.messages import Answer, Ask, LookUp, Post, SetLookup
+from okanjo_conductor._wire.messages import Answer, Ask, Forget, Invalidate, Load, Post
 from okanjo_conductor.errors import SerialisationError
 
 TYPE_CHECKING = False
@@ -45,13 +45,13 @@ class Reply:
 
     def __init__(self, talk: Talk) -> None:
         self._talk = talk
-        self._done = threading.Event()
+        self._is_done = False
         self._error: BaseException | None = None
         self._value: Any = None
 
     def done(self) -> bool:
         """Whether the reply is here."""
-        return self._done.is_set()
+        return self._is_done
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the reply.
@@ -63,7 +63,7 @@ class Reply:
             TimeoutError: it did not come in time.
             Exception: what the conductor's handler raised.
         """
-        self._talk.wait_for(self._done.is_set, timeout)
+        self._talk.wait_for(self.done, timeout)
         if self._error is not None:
             raise self._error
         return self._value
@@ -71,7 +71,57 @@ class Reply:
     def resolve(self, error: BaseException | None, value: Any) -> None:
         """Let the waiting end."""
         self._error, self._value = error, value
-        self._done.set()
+        self._is_done = True
+
+
+class Query(Reply):
+    """An answer about a lookup, to come.
+
+    Args:
+        take: is given the answer by the thread that reads, before it handles what came after it.
+        load: makes entries, in the thread that waits, where the conductor wants them made here.
+    """
+
+    def __init__(
+        self,
+        talk: Talk,
+        number: int,
+        take: Callable[[Any], Any],
+        load: Callable[[Load], None] | None,
+    ) -> None:
+        super().__init__(talk)
+        self._number = number
+        self._take = take
+        self._load = load
+        self.loads: deque[Load] = deque()
+        """Orders to make entries."""
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the answer. Whoever stops waiting will get none, and makes no entries."""
+        try:
+            if self._load is not None:
+                self._make_entries(timeout)
+            return super().result(timeout)
+        except BaseException:
+            if not self.done():
+                self._talk.forget(self._number)
+            raise
+
+    def _make_entries(self, timeout: float | None) -> None:
+        while True:
+            self._talk.wait_for(lambda: self._is_done or bool(self.loads), timeout)
+            if not self.loads:
+                return
+            self._load(self.loads.popleft())  # type: ignore[misc]  # there is one
+
+    def answered(self, error: BaseException | None, value: Any) -> None:
+        """Take the answer."""
+        if error is None:
+            try:
+                value = self._take(value)
+            except BaseException as raised:  # a key's __hash__ or __eq__ may raise anything
+                error = raised
+        self.resolve(error, value)
 
 
 class Talk:
@@ -95,6 +145,8 @@ class Talk:
         self._check = check
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             Answer: self._on_answer,
+            Load: self._on_load,
+            Invalidate: self._on_invalidate,
             Post: self._on_post,
             **handlers,
         }
@@ -105,7 +157,7 @@ class Talk:
         self._reading = threading.Lock()
         """Held by the thread that reads the link."""
         self._replies: dict[str, tuple[Reply, Callable[..., Any] | None]] = {}
-        self._answers: dict[int, Reply] = {}
+        self._queries: dict[int, Query] = {}
         self._numbers = count(1)
 
     # Reading the link
@@ -158,9 +210,17 @@ class Talk:
             self._handlers[type(message)](message)
 
     def _on_answer(self, message: Answer) -> None:
-        reply = self._answers.pop(message.request, None)
-        if reply is not None:
-            reply.resolve(*_decoded(message))
+        query = self._queries.pop(message.request, None)
+        if query is not None:
+            query.answered(*_decoded(message))
+
+    def _on_load(self, message: Load) -> None:
+        query = self._queries.get(message.request)
+        if query is not None:  # else the conductor has been told that nobody waits
+            query.loads.append(message)
+
+    def _on_invalidate(self, message: Invalidate) -> None:
+        self._worker._lookups.forget(message.name, message.keys)
 
     def _on_post(self, message: Post) -> None:
         if message.callback is None:
@@ -229,20 +289,26 @@ class Talk:
             except (Exception, SystemExit):
                 log().exception("the callback of a request raised")
 
-    def look_up(self, name: str, keys: list[Any]) -> list[Any]:
-        """Ask for lookup entries: ``(value,)`` or None for each key."""
-        found: list[Any] = self._ask_lookup(LookUp, name, keys)
-        return found
+    def query(
+        self,
+        make: Callable[[int], AnyMessage],
+        take: Callable[[Any], Any],
+        load: Callable[[Load], None] | None = None,
+    ) -> Query:
+        """Ask something about a lookup.
 
-    def set_lookup(self, name: str, key: Any, value: Any) -> None:
-        """Set a lookup entry, and wait until it is set."""
-        self._ask_lookup(SetLookup, name, (key, value))
-
-    def _ask_lookup(self, kind: type[LookUp | SetLookup], name: str, value: Any) -> Any:
+        Args:
+            make: makes the message, given the number of the request.
+        """
         number = next(self._numbers)
-        reply = self._answers[number] = Reply(self)
-        self.send(kind(number, name, encode_by_value(value)))
-        return reply.result()
+        query = self._queries[number] = Query(self, number, take, load)
+        self.send(make(number))
+        return query
+
+    def forget(self, number: int) -> None:
+        """Wait no more for the answer to a request."""
+        self._queries.pop(number, None)
+        self.send(Forget(number))
 
     def send(self, message: AnyMessage) -> None:
         """Send any message."""

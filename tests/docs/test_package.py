@@ -34,6 +34,11 @@ PUBLIC = {
     "conduct",
     "errors",
     "current_job",
+    "current_worker",
+    "ABSENT",
+    "Loading",
+    "Lookup",
+    "LookupStats",
     "exponential",
     "is_worker",
 }

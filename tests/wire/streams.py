@@ -49,7 +49,10 @@ def messages_with(values: st.SearchStrategy[Encoded]) -> dict[type, st.SearchStr
         m.Declined: st.builds(m.Declined, numbers, numbers),
         m.Ask: st.builds(m.Ask, texts, callbacks, values),
         m.LookUp: st.builds(m.LookUp, numbers, texts, values),
-        m.SetLookup: st.builds(m.SetLookup, numbers, texts, values),
+        m.OpenLookup: st.builds(m.OpenLookup, numbers, texts),
+        m.ChangeLookup: st.builds(m.ChangeLookup, numbers, texts, texts, values),
+        m.Loaded: st.builds(m.Loaded, numbers, errors, values),
+        m.Forget: st.builds(m.Forget, numbers),
         m.Stats: st.builds(
             m.Stats,
             st.dictionaries(texts, atoms, max_size=4),
@@ -63,6 +66,10 @@ def messages_with(values: st.SearchStrategy[Encoded]) -> dict[type, st.SearchStr
         m.Define: st.builds(m.Define, texts, short_bytes),
         m.Post: st.builds(m.Post, texts, callbacks, errors, values),
         m.Answer: st.builds(m.Answer, numbers, errors, values),
+        m.Load: st.builds(m.Load, numbers, st.lists(numbers, max_size=4), values),
+        m.Invalidate: st.builds(
+            m.Invalidate, texts, st.none() | st.lists(atoms | short_bytes, max_size=4)
+        ),
         m.Stop: st.builds(m.Stop),
     }
 

@@ -48,6 +48,15 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
         def on_garbage(self, worker_id: int, error: ProtocolError) -> None:
             """The worker's links carry what no worker sends; nothing more is read from it."""
 
+    class Ahead(Protocol):
+        """Messages that go ahead of the next one. False where there are none."""
+
+        def __bool__(self) -> bool: ...
+
+        def take(self) -> list[AnyMessage]:
+            """Return them, once."""
+            ...
+
 
 class ConductorLink:
     """Job link, outcome log, cells and output of one worker, as the conductor sees them."""
@@ -75,6 +84,8 @@ class ConductorLink:
         """Records read before the frame that follows them."""
         self.definitions_sent = 0
         """How many objects of ``__main__`` the worker has."""
+        self.ahead: Ahead | None = None
+        """What the worker must be told before anything else, if it has to be told things."""
         self._box_read = 0
         """How much of the black box was taken."""
         self._stdout = LineForwarder(loop, ends.stdout, "stdout")
@@ -100,6 +111,9 @@ class ConductorLink:
     def send(self, message: AnyMessage) -> None:
         """Send a message as soon as the worker has room for it. To the dead, it is dropped."""
         if self._is_open:
+            if self.ahead:
+                for first in self.ahead.take():
+                    self._connection.send(first)
             self._connection.send(message)
             if not self._is_writing:
                 self._flush()

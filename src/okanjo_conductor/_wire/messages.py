@@ -9,9 +9,12 @@ rebuilt spoils nothing but itself.
     Ready          set up, waiting for jobs  Jobs, LargeJob   work to do
     Bell           read my outcome log       Define           an object of __main__
     LargeOutcome   did not fit into the log  Post             a custom message, or a reply to one
-    Declined       skipped, was recalled     Answer           to LookUp and SetLookup
-    Ask            a custom message          Stop             finish, then leave
-    LookUp, SetLookup
+    Declined       skipped, was recalled     Stop             finish, then leave
+    Ask            a custom message          Answer           to a request about a lookup
+    OpenLookup     how is it reached?        Load             make entries, for your own request
+    LookUp, ChangeLookup
+    Loaded         an entry, or its failure  Invalidate       entries have changed
+    Forget         I wait for that no more
     Stats, Log
     LastWords      why I am about to die
     Bye            everything is said
@@ -64,6 +67,13 @@ class Ask(Frozen):
     value: Encoded
 
 
+class OpenLookup(Frozen):
+    """A question: how are the entries of this lookup reached from a worker?"""
+
+    request: int
+    name: str
+
+
 class LookUp(Frozen):
     """Keys to look up; `value` is the list of them."""
 
@@ -72,12 +82,29 @@ class LookUp(Frozen):
     value: Encoded
 
 
-class SetLookup(Frozen):
-    """A lookup entry to set; `value` is the pair of key and value."""
+class ChangeLookup(Frozen):
+    """A lookup to change; `value` is the tuple of the verb's arguments."""
 
     request: int
     name: str
+    verb: str
     value: Encoded
+
+
+class Loaded(Frozen):
+    """What became of an entry that the worker was told to load, in answer to `Load`."""
+
+    number: int
+    """As in `Load`."""
+    error: bytes | None
+    """A packed failure."""
+    value: Encoded
+
+
+class Forget(Frozen):
+    """Nobody waits for the answer to this request any more, nor will load anything for it."""
+
+    request: int
 
 
 class Stats(Frozen):
@@ -147,15 +174,32 @@ class Post(Frozen):
 
 
 class Answer(Frozen):
-    """The reply to `LookUp` or `SetLookup`.
+    """The reply to `OpenLookup`, `LookUp` or `ChangeLookup`.
 
-    To the former, `value` is a list of ``(value,)``, or of None where a key is missing.
+    To `LookUp`, `value` is a list of ``(value,)``, or of None where a key is missing.
     """
 
     request: int
     error: bytes | None
     """A packed failure."""
     value: Encoded
+
+
+class Load(Frozen):
+    """Entries that the worker shall make, for a request of its own; `value` is a list of keys."""
+
+    request: int
+    numbers: list[int]
+    """Per key, what names it in `Loaded`."""
+    value: Encoded
+
+
+class Invalidate(Frozen):
+    """Entries of a lookup have changed: let go of what was kept of them."""
+
+    name: str
+    keys: list[Any] | None
+    """None: all of them. Plain data, so that reading it runs no code of the user's."""
 
 
 class Stop(Frozen):
@@ -168,8 +212,11 @@ AnyMessage: TypeAlias = (
     | LargeOutcome
     | Declined
     | Ask
+    | OpenLookup
     | LookUp
-    | SetLookup
+    | ChangeLookup
+    | Loaded
+    | Forget
     | Stats
     | Log
     | LastWords
@@ -179,6 +226,8 @@ AnyMessage: TypeAlias = (
     | Define
     | Post
     | Answer
+    | Load
+    | Invalidate
     | Stop
 )
 
@@ -189,17 +238,22 @@ _TYPES: dict[int, type[Any]] = {
     4: Declined,
     5: Ask,
     6: LookUp,
-    7: SetLookup,
+    7: ChangeLookup,
     8: Stats,
     9: Log,
     10: LastWords,
     11: Bye,
+    12: OpenLookup,
+    13: Loaded,
+    14: Forget,
     32: Jobs,
     33: LargeJob,
     34: Define,
     35: Post,
     36: Answer,
     37: Stop,
+    38: Load,
+    39: Invalidate,
 }
 KINDS: Final = {kind: number for number, kind in _TYPES.items()}
 

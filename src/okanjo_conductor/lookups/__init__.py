@@ -1,0 +1,19 @@
+"""Reference data that workers share. A name is loaded when it is first used."""
+
+from importlib import import_module
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from okanjo_conductor.lookups._kinds import ABSENT, Loading, Lookup
+
+_HOME_OF = {"ABSENT": "_kinds", "Loading": "_kinds", "Lookup": "_kinds"}
+
+__all__ = ["ABSENT", "Loading", "Lookup"]
+
+
+def __getattr__(name: str) -> object:
+    module = _HOME_OF.get(name)
+    if module is None:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(import_module(f"{__name__}.{module}"), name)
