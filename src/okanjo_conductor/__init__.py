@@ -5,7 +5,7 @@ through here. A name is loaded when it is first used, so that importing the pack
 worker process never loads the conductor's half.
 """
 
-from importlib import import_module
+import sys
 
 from okanjo_conductor import errors
 from okanjo_conductor.__about__ import __version__
@@ -110,7 +110,9 @@ def __getattr__(name: str) -> object:
     if module is None:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    return getattr(import_module(f"{__name__}.{module}"), name)
+    home = f"{__name__}.{module}"
+    __import__(home)  # `importlib` takes a millisecond to load, in every process
+    return getattr(sys.modules[home], name)
 
 
 def __dir__() -> list[str]:

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyee.base import EventEmitter
@@ -48,6 +48,7 @@ from okanjo_conductor.lookups._kinds import mapping_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator, Iterator
+    from concurrent.futures import Future
 
     from okanjo_conductor._delivery import OutcomeBuffer
     from okanjo_conductor._intake import JobsQueue
@@ -170,6 +171,8 @@ class Conductor(EventEmitter):
         self._run: Run | None = None
         self._loop: Loop | None = None
         self._thread = 0
+        self._calls: set[Future[Any]] = set()
+        """What other threads wait for the run to do."""
 
     def __repr__(self) -> str:
         state = "processing" if self._is_processing else "over" if self._has_started else "new"
@@ -314,13 +317,19 @@ class Conductor(EventEmitter):
             yet is unknown.
         """
         run = self._run
-        return run is not None and bool(self._call(run.cancel, key))
+        if run is None:
+            return False
+        try:
+            return bool(self._call(run.cancel, key))
+        except _RunIsOverError:
+            return False
 
     def resize(self, worker_limit: int) -> None:
         """Let there be more workers, or fewer; surplus ones finish the job at hand and leave."""
         self._worker_limit = checked_limit(worker_limit)
         if self._run is not None:
-            self._call(self._run.resize, self._worker_limit)
+            with suppress(_RunIsOverError):
+                self._call(self._run.resize, self._worker_limit)
 
     def drain(self, deadline: float | None = None) -> None:
         """Stop softly: finish the jobs in execution, start no other, give back the rest.
@@ -349,8 +358,10 @@ class Conductor(EventEmitter):
         """
         run = self._run
         checked_seconds("timeout", timeout)
-        if run is not None:
-            self._call(run.intake.add_job, job, key, timeout)
+        if run is not None and threading.get_ident() == self._thread:
+            run.intake.add_job(job, key, timeout)
+        elif run is not None and run.intake.post_job(job, key, timeout):
+            return
         elif key is None and timeout is None:
             self.jobs_queue.append(job)
         else:
@@ -372,12 +383,17 @@ class Conductor(EventEmitter):
         """
         if self._run is None:
             raise WorkerGoneError(worker_id)
-        self._call(self._run.exchange.send_message, worker_id, command_name, data, callback_id)
+        send = self._run.exchange.send_message
+        try:
+            self._call(send, worker_id, command_name, data, callback_id)
+        except _RunIsOverError:
+            raise WorkerGoneError(worker_id) from None
 
     def broadcast_message_to_workers(self, command_name: str, data: Any = None) -> None:
         """Send all workers there are now a message."""
         if self._run is not None:
-            self._call(self._run.exchange.broadcast, command_name, data)
+            with suppress(_RunIsOverError):
+                self._call(self._run.exchange.broadcast, command_name, data)
 
     # Lookups
 
@@ -444,7 +460,10 @@ class Conductor(EventEmitter):
             finally:
                 desk.note_change(name, keys)
 
-        return self._call(act)
+        try:
+            return self._call(act)
+        except _RunIsOverError:
+            return change(lookup, *args)
 
     async def _start(self, buffer: OutcomeBuffer | None) -> Report:
         import asyncio
@@ -504,6 +523,8 @@ class Conductor(EventEmitter):
             yield
         finally:
             self._run = self._loop = None
+            for call in tuple(self._calls):
+                call.cancel()
             self._is_processing = False
             self._emit("end")
 
@@ -606,7 +627,7 @@ class Conductor(EventEmitter):
             log().exception("a listener to %r raised", event)
 
     def _say(self, text: str, *args: Any) -> None:
-        if self.logging:
+        if self.logging and "logging" in sys.modules:  # else nobody has asked to hear it
             log().info(text, *args)
 
     def _request_stop(self, request: AbortRequested | DrainRequested) -> None:
@@ -627,21 +648,34 @@ class Conductor(EventEmitter):
             loops.call_soon(loop, function, *args)
 
     def _call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a function in the thread of the run; return or raise here what it does."""
+        """Call a function in the thread of the run; return or raise here what it does.
+
+        Raises:
+            _RunIsOverError: it was not called.
+        """
         if threading.get_ident() == self._thread:
             return function(*args)
-        from concurrent.futures import Future
+        from concurrent.futures import CancelledError, Future
 
         done: Future[Any] = Future()
 
         def call() -> None:
-            try:
-                done.set_result(function(*args))
-            except BaseException as error:
-                done.set_exception(error)
+            if done.set_running_or_notify_cancel():
+                try:
+                    done.set_result(function(*args))
+                except BaseException as error:
+                    done.set_exception(error)
 
-        self._soon(call)
-        return done.result()
+        self._calls.add(done)  # before it is seen whether the run goes on: its end looks here after
+        try:
+            self._soon(call)
+            if self._loop is None:
+                done.cancel()
+            return done.result()
+        except CancelledError:
+            raise _RunIsOverError from None
+        finally:
+            self._calls.discard(done)
 
     # Signals to this process: in the main thread, between any two steps
 
@@ -665,6 +699,10 @@ class Conductor(EventEmitter):
         self._note_stop(request)
         if loop is not None and run is not None:
             loops.call_soon(loop, run.post, request)
+
+
+class _RunIsOverError(Exception):
+    """The run has ended before it could do what another thread wanted of it."""
 
 
 def conduct(

@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice, repeat
+from itertools import groupby, islice, repeat
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +133,10 @@ class Intake:
         self._asked = 0
         """How many jobs the core has asked for last."""
         self._reader: _ReadingThread | _ReadingTask | None = None
+        self._posted: deque[tuple[Any, Key | None, float | None]] = deque()
+        """Jobs, with key and limit, that other threads have added."""
+        self._posting = threading.Lock()
+        """Held while a job is posted, and while it is decided that none can be any more."""
         self._is_closed = False
         self.error: BaseException | None = None
         """What the source raised."""
@@ -179,13 +183,42 @@ class Intake:
         limits = None if timeout is None else [timeout]
         self._accept([payload], keys, limits, is_answer=False)
 
+    def post_job(self, payload: Any, key: Key | None, timeout: float | None) -> bool:
+        """Have one job accepted soon, from any thread.
+
+        Returns:
+            Whether it will be: False when the run takes no more.
+        """
+        with self._posting:
+            if self._is_closed:
+                return False
+            self._posted.append((payload, key, timeout))
+            is_first = len(self._posted) == 1
+        if is_first:
+            call_soon(self._loop, self._accept_posted)
+        return True
+
+    def _accept_posted(self) -> None:
+        with self._posting:
+            posted = tuple(self._posted)
+            self._posted.clear()
+        for is_plain, jobs in groupby(posted, lambda job: job[1:] == (None, None)):
+            if is_plain:
+                self._accept([payload for payload, _, _ in jobs], is_answer=False)
+            else:
+                for job in jobs:
+                    self.add_job(*job)
+
     def give_back(self, jobs: list[Job]) -> None:
         """Put jobs that were not started back in front."""
         self._queue._front.extendleft(job.payload for job in reversed(jobs))
 
     def stop(self) -> None:
         """Read no more; what is being read goes back to the queue."""
-        self._is_closed = True
+        with self._posting:
+            self._is_closed = True
+            self._queue._appended.extend(payload for payload, _, _ in self._posted)
+            self._posted.clear()
         self._queue._on_append = None
         if self._reader is not None:
             self._reader.stop()

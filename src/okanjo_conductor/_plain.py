@@ -111,14 +111,19 @@ class _Base(metaclass=_PlainType):
 
         def __init__(self, *args: Any, **given: Any) -> None:
             kind = self.__class__
-            if args or len(given) != len(kind.names):
-                given = kind.completed(args, given)
-            try:
-                for name, put in kind._setters:
-                    put(self, given[name])
-            except KeyError:
-                kind.completed((), given)
-                raise
+            setters = kind._setters
+            if args and not given and len(args) == len(setters):
+                for index, (_, put) in enumerate(setters):
+                    put(self, args[index])
+            else:
+                if args or len(given) != len(setters):
+                    given = kind.completed(args, given)
+                try:
+                    for name, put in setters:
+                        put(self, given[name])
+                except KeyError:
+                    kind.completed((), given)
+                    raise
             if kind._checks:
                 self.__post_init__()
 

@@ -6,7 +6,6 @@ records of each step and carries out its commands in order. It decides nothing.
 
 from __future__ import annotations
 
-import pickle
 import signal
 import sys
 from collections import deque
@@ -26,7 +25,7 @@ from okanjo_conductor._io.conductor_link import ConductorLink
 from okanjo_conductor._io.loops import call_soon
 from okanjo_conductor._types import Cause, Ordinal, WorkerId
 from okanjo_conductor._vitals import Vitals
-from okanjo_conductor._wire import byvalue, failures
+from okanjo_conductor._wire import byvalue, failures, pickling
 from okanjo_conductor._wire import messages as msg
 from okanjo_conductor._wire.codec import Encoded, decode
 from okanjo_conductor.clusters.local import LocalCluster
@@ -128,6 +127,7 @@ class Run:
         self._events: deque[ev.Event] = deque()
         self._is_handling = False
         self._timer: Timer | None = None
+        self._timer_at: float | None = None
         self._tick_timer: Timer | None = None
         self._is_over = False
         self._error: Exception | None = None
@@ -265,14 +265,18 @@ class Run:
         self._finish(None)
 
     def _set_timer(self) -> None:
+        deadline = None if self._is_over else self._state.next_deadline()
+        if deadline == self._timer_at:
+            return
+        self._timer_at = deadline
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        deadline = self._state.next_deadline()
-        if deadline is not None and not self._is_over:
+        if deadline is not None:
             self._timer = self._loop.call_at(deadline, self._pass_time)
 
     def _pass_time(self) -> None:
+        self._timer_at = None
         self._read_outcomes()  # who has just finished must not be judged
         self.post(ev.TimePassed())
 
@@ -356,7 +360,7 @@ class Run:
         worker_id = command.worker_id
         link = self._links[worker_id]
         cells.revoke(link.cells, command.last)
-        barrier = cells.membarrier()
+        barrier = cells.barrier_for(link.cells)
         if barrier is None:
             self._loop.call_later(_TICK, self._answer_recall, worker_id)
         else:
@@ -624,10 +628,10 @@ def _job_messages(command: do.HandOut) -> list[msg.Jobs | msg.LargeJob]:
     for index in (*large, len(wires)):
         if begin < index:
             theirs = [(i - begin, _bad_ends(h)) for i, h in histories.items() if begin <= i < index]
-            keys = pickle.dumps(jobs.keys[begin:index], 5)
+            keys = pickling.dumps(jobs.keys[begin:index], 5)
             made.append(msg.Jobs(command.first + begin, wires[begin:index], keys, theirs))
         if index < len(wires):
-            key = pickle.dumps([jobs.keys[index]], 5)
+            key = pickling.dumps([jobs.keys[index]], 5)
             history = _bad_ends(histories.get(index, ()))
             made.append(msg.LargeJob(command.first + index, key, history, wires[index]))
         begin = index + 1

@@ -75,6 +75,8 @@ _BELL = 10_000_000
 batch, for the same reason."""
 _TURN = 0.05
 """Seconds that a thread other than the main one reads the link at a time."""
+_SETTLED, _NEVER = 50_000_000, 1 << 63
+"""Nanoseconds of life after which a worker registers for the barrier, 2 ms of work; and no more."""
 _INTERRUPT_AGAIN = 0.02
 """Seconds until an interruption is tried again."""
 _started: Runtime | None = None
@@ -129,14 +131,21 @@ class _Batch:
     """Jobs handed out together."""
 
     def __init__(
-        self, first: int, wires: list[Any], keys: list[Key], histories: dict[int, list[BadEnd]]
+        self, first: int, wires: list[Any], keys: bytes, histories: list[tuple[int, list[BadEnd]]]
     ) -> None:
         self.first = first
         self.wires = wires
-        self.keys = keys
-        self.histories = histories
+        self._pickled_keys = keys
+        self._keys: list[Key] = []
+        self.histories = dict(histories)
         self.claimed: Iterator[int] = iter(())
         """Claims the next job each time it is asked; shared by the loop and `get_next_job`."""
+
+    def key(self, index: int) -> Key:
+        """Return the key of a job. They are read when one is asked for: mostly none is."""
+        if not self._keys:
+            self._keys = _keys(self._pickled_keys, len(self.wires))
+        return self._keys[index]
 
 
 class Runtime:
@@ -166,6 +175,7 @@ class Runtime:
         """Error and value given to `complete_job` for the job at hand."""
         self._rung = 0
         """When the conductor was told last, on the clock of `_started`."""
+        self._registers_at = perf_counter_ns() + _SETTLED
         self._told = 0
         """Of how many outcomes the conductor was told then."""
         self._started = 0
@@ -185,7 +195,6 @@ class Runtime:
         worker._on_listener(self._note_listener)
         _logs.install(self, self._place.log_level)
         signal.signal(signal.SIGUSR2, self._interrupt)
-        cells.register_for_membarrier()
         try:
             worker.setup()
             worker.start_monitoring()
@@ -361,7 +370,7 @@ class Runtime:
         if batch is None or index < 0:
             return None
         history = batch.histories.get(index, [])
-        return JobInfo(batch.keys[index], len(history) + 1, tuple(map(_attempt, history)))
+        return JobInfo(batch.key(index), len(history) + 1, tuple(map(_attempt, history)))
 
     def _done_item(self, value: Any) -> _Item:
         item = records.atom(value) if type(value) in ATOMS else self._value_item(value)
@@ -454,14 +463,11 @@ class Runtime:
     # What the conductor says about jobs
 
     def _on_jobs(self, message: Jobs) -> None:
-        keys = _keys(message.keys, len(message.wires))
-        histories = dict(message.histories)
-        self._batches.append(_Batch(message.first, message.wires, keys, histories))
+        self._batches.append(_Batch(message.first, message.wires, message.keys, message.histories))
 
     def _on_large_job(self, message: LargeJob) -> None:
-        keys = _keys(message.key, 1)
-        histories = {0: message.history}
-        self._batches.append(_Batch(message.ordinal, [message.value], keys, histories))
+        histories = [(0, message.history)]
+        self._batches.append(_Batch(message.ordinal, [message.value], message.key, histories))
 
     def _on_define(self, message: Define) -> None:
         setattr(sys.modules["__main__"], message.name, pickling.loads(message.blob))
@@ -480,6 +486,9 @@ class Runtime:
     def _ring(self) -> None:
         """Tell the conductor that there are outcomes, if it has not been told of all."""
         self._rung = perf_counter_ns()
+        if self._rung > self._registers_at:
+            self._registers_at = _NEVER
+            cells.register_for_membarrier(self._link.cells)
         if self._told != self._link.log.count:
             self._told = self._link.log.count
             self._link.send(Bell())

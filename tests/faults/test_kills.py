@@ -272,7 +272,11 @@ def test_a_template_killed_with_orders_at_hand_loses_no_worker(tmp_path):
 
 
 @pytest.mark.parametrize("has_membarrier", [True, False], ids=["membarrier", "fallback"])
-@pytest.mark.parametrize("warm_up", [0, 3000])
+@pytest.mark.parametrize(
+    "warm_up",
+    [[], [("double", 1)] * 3000, [("nap", 0.003)] * 60],
+    ids=["cold", "quick", "registered"],
+)
 def test_jobs_that_wait_behind_a_long_one_move_to_an_idle_worker(
     warm_up, has_membarrier, tmp_path, monkeypatch
 ):
@@ -280,12 +284,11 @@ def test_jobs_that_wait_behind_a_long_one_move_to_an_idle_worker(
     if not has_membarrier:
         monkeypatch.setattr(cells, "membarrier", lambda: None)
     paths = [str(tmp_path / str(number)) for number in range(20)]
-    batch = [("double", number) for number in range(warm_up)]
-    batch += [("wait_for_all", *paths), *(("make", path) for path in paths)]
+    batch = [*warm_up, ("wait_for_all", *paths), *(("make", path) for path in paths)]
 
     run = Watched(jobs.perform, batch, worker_limit=2).run()
 
-    assert run.report.done == warm_up + 21
+    assert run.report.done == len(warm_up) + 21
     assert {o.attempts for o in run.by_key.values()} == {1}
 
 

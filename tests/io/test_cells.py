@@ -103,19 +103,22 @@ def test_what_a_dead_worker_had_started(claimed, declined, started, page):
     assert cells.last_started(page) == started
 
 
-def test_the_barrier_can_be_called_where_there_is_one():
-    cells.register_for_membarrier()
-    barrier = cells.membarrier()
+def test_the_barrier_can_be_called_where_there_is_one(page):
+    assert cells.barrier_for(page) is None
 
-    if barrier is None:
+    cells.register_for_membarrier(page)
+    barrier = cells.barrier_for(page)
+
+    if cells.membarrier() is None:
         pytest.skip("this platform has no membarrier")
     barrier()
 
 
 @pytest.mark.parametrize(("platform", "machine"), [("darwin", "arm64"), ("linux", "s390x")])
-def test_there_is_no_barrier_on_other_platforms(platform, machine, monkeypatch):
+def test_there_is_no_barrier_on_other_platforms(platform, machine, page, monkeypatch):
     monkeypatch.setattr("sys.platform", platform)
     monkeypatch.setattr("os.uname", lambda: SimpleNamespace(machine=machine))
 
     assert cells.membarrier.__wrapped__() is None
-    cells.register_for_membarrier()
+    cells.register_for_membarrier(page)
+    assert not page[cells.REGISTERED]

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import queue
 import threading
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -14,6 +15,7 @@ from okanjo_conductor.errors import (
     ConductorStateError,
     ConfigurationError,
     IntakeError,
+    WorkerGoneError,
 )
 
 from . import programs
@@ -468,6 +470,64 @@ def test_add_job_while_the_run_goes_on():
             conductor.add_job(outcome.job + 1, key=f"number {outcome.job + 1}")
 
     assert [o.key for o in conductor.outcomes()] == [0, *(f"number {n}" for n in range(1, 6))]
+
+
+def test_no_job_is_lost_that_other_threads_add_around_the_end_of_the_run():
+    conductor = Conductor(programs.square, jobs_queue=range(3), worker_limit=SLOTS)
+    added, begun, over = [0, 0], threading.Barrier(3), threading.Event()
+
+    def add(adder):
+        begun.wait(DEADLINE)
+        while not over.is_set() and added[adder] < 50_000:
+            conductor.add_job(added[adder])
+            added[adder] += 1
+
+    adders = [threading.Thread(target=add, args=[adder]) for adder in range(2)]
+    for adder in adders:
+        adder.start()
+    conductor.once("worker_start", lambda *_: begun.wait(DEADLINE))
+    report = conductor.run()
+    over.set()
+    for adder in adders:
+        adder.join()
+    assert report.done + len(conductor.jobs_queue) == 3 + sum(added)
+
+
+class DeafLoop:
+    """Takes calls and never makes them, like a loop that is about to be closed."""
+
+    def __init__(self):
+        self.was_called = threading.Event()
+
+    def call_soon_threadsafe(self, callback, *args):
+        self.was_called.set()
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        (lambda conductor: conductor.cancel(0), False),
+        (lambda conductor: conductor.resize(2), None),
+        (lambda conductor: conductor.broadcast_message_to_workers("hello"), None),
+        (lambda conductor: conductor.send_message_to_worker(1, "hello"), WorkerGoneError),
+    ],
+)
+def test_who_asks_something_of_a_run_that_ends_meanwhile_gets_an_answer(call, answer):
+    conductor, answers = Conductor(programs.square), []
+
+    def ask():
+        try:
+            answers.append(call(conductor))
+        except WorkerGoneError as error:
+            answers.append(type(error))
+
+    asker, loop = threading.Thread(target=ask), DeafLoop()
+    with conductor._life(loop):
+        conductor._run = MagicMock()
+        asker.start()
+        assert loop.was_called.wait(DEADLINE)
+    asker.join()
+    assert answers == [answer]
 
 
 def test_add_job_from_the_consumer_of_outcomes():

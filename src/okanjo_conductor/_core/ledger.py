@@ -167,7 +167,10 @@ class Ledger:
 
     def held_by(self, worker_id: WorkerId) -> int:
         """How many jobs a worker holds."""
-        return sum(run.end - run.begin for run in self._held[worker_id])
+        held = 0
+        for run in self._held[worker_id]:
+            held += run.end - run.begin
+        return held
 
     def first_held(self, worker_id: WorkerId) -> Ordinal | None:
         """The ordinal a worker executes, or will execute next."""

@@ -124,7 +124,7 @@ class ConductorState:
         Raises:
             IllegalEventError: it cannot have happened. Nothing was changed.
         """
-        self._step = step = Step()
+        self._step = step = Step(records=[], commands=[])
         if self._phase is Phase.OVER:
             message = f"the run is over: {event}"
             raise IllegalEventError(message)
@@ -353,8 +353,10 @@ class ConductorState:
 
     def _hand_out(self) -> None:
         ledger = self._ledger
+        if not ledger.queued:
+            return
         ready = [w for w in self._fleet.takers() if not w.is_recalled]
-        if not (ready and ledger.queued):
+        if not ready:
             return
         for _ in range(_BATCHES_HELD):
             for worker in sorted(ready, key=lambda w: ledger.held_by(w.id)):

@@ -2,6 +2,7 @@
 
     CLAIM     written by the worker: the last ordinal it has started
     DECLINED  written by the worker: the last ordinal it skipped
+    REGISTERED  written by the worker: whether the conductor's barrier acts on it
     LOW, HIGH written by the conductor: ordinals in (LOW, HIGH] are revoked
     EXPIRED   written by the conductor: the ordinal that has passed its time limit
     LIMIT     written by the conductor: that limit, in nanoseconds
@@ -14,9 +15,10 @@ life, to be kept.
 Aligned 8-byte stores and loads are atomic on every platform CPython runs on. The one race is a
 worker storing CLAIM and then loading LOW and HIGH while the conductor stores those and then loads
 CLAIM: each side's store must be visible before its load. ``membarrier(2)`` issued by the conductor
-does that for both sides (the workers register once), so the worker pays nothing per job. Where it
-is missing, the conductor waits a moment before it loads CLAIM; store buffers drain in well under a
-microsecond. The protocol and a torture test of it were prototyped before this was written.
+does that for both sides (a worker registers when it has been at work for a moment, because that
+takes it as long as a small run), so the worker pays nothing per job. Where it is missing, or not
+registered for yet, the conductor waits a moment before it loads CLAIM; store buffers drain in well
+under a microsecond. The protocol and a torture test of it were prototyped before this was written.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 CLAIM: Final = 0
 DECLINED: Final = 1
+REGISTERED: Final = 4
 LOW: Final = 16
 """On another cache line than what the worker writes."""
 HIGH: Final = 17
@@ -136,11 +139,16 @@ def membarrier() -> Callable[[], None] | None:
     return lambda: _require(call(_GLOBAL_EXPEDITED))
 
 
-def register_for_membarrier() -> None:
+def barrier_for(cells: memoryview[int]) -> Callable[[], None] | None:
+    """Find the barrier that acts on this worker, or None."""
+    return membarrier() if cells[REGISTERED] else None
+
+
+def register_for_membarrier(cells: memoryview[int]) -> None:
     """Let the conductor's barrier act on this process. Called once by each worker."""
     call = _membarrier_call()
-    if call is not None:
-        call(_REGISTER_GLOBAL_EXPEDITED)
+    if call is not None and call(_REGISTER_GLOBAL_EXPEDITED) == 0:
+        cells[REGISTERED] = 1
 
 
 def _membarrier_call() -> Callable[[int], int] | None:

@@ -176,7 +176,7 @@ class FrameReader:
         for size in sizes:
             buffers.append(bytearray(view[at : at + size]))
             at += size
-        frames.append(Frame(kind, outcomes, body, buffers))
+        frames.append(Frame(kind, outcomes, body, buffers, 0))
         return end
 
 

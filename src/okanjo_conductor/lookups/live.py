@@ -12,12 +12,11 @@ whom the conductor has told of a change, in whatever way, can then read what was
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
-from okanjo_conductor._wire import byvalue, failures
+from okanjo_conductor._wire import byvalue, failures, pickling
 from okanjo_conductor._wire import messages as msg
 from okanjo_conductor._wire.codec import Encoded, decode
 from okanjo_conductor.errors import ReadOnlyLookupError, SerialisationError
@@ -384,7 +383,7 @@ def _encoded(value: Any) -> tuple[Encoded, BaseException | None]:
         return NOTHING, error
 
 
-NOTHING = Encoded(pickle.dumps(None), [])
+NOTHING = Encoded(pickling.dumps(None), [])
 _ON_MESSAGE: dict[type[Any], Callable[[Desk, int, Any], None]] = {
     msg.OpenLookup: Desk._on_open,
     msg.LookUp: Desk._on_look_up,
