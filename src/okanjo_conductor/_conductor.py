@@ -43,7 +43,7 @@ from okanjo_conductor.errors import (
     UnknownLookupError,
     WorkerGoneError,
 )
-from okanjo_conductor.lookups import live
+from okanjo_conductor.lookups import _changes as changes
 from okanjo_conductor.lookups._kinds import mapping_of
 
 if TYPE_CHECKING:
@@ -410,7 +410,7 @@ class Conductor(EventEmitter):
 
     def get_lookup_value(self, name: str, key: Any, default: Any = None) -> Any:
         """Return one entry of a lookup. Raises as `get_lookup`."""
-        return live.get_entry(self.get_lookup(name), key, default)
+        return changes.get_entry(self.get_lookup(name), key, default)
 
     def set_lookup_value(self, name: str, key: Any, value: Any) -> None:
         """Set one entry of a lookup.
@@ -421,25 +421,25 @@ class Conductor(EventEmitter):
             UnknownLookupError: there is none of that name.
             ReadOnlyLookupError: it cannot be changed.
         """
-        self._change_lookup(name, [key], live.set_entry, key, value)
+        self._change_lookup(name, [key], changes.set_entry, key, value)
 
     def update_lookup(self, name: str, entries: Mapping[Any, Any]) -> None:
         """Set many entries of a lookup, in one step. Raises as `set_lookup_value`."""
-        self._change_lookup(name, list(entries), live.update, entries)
+        self._change_lookup(name, list(entries), changes.update, entries)
 
     def increment_lookup_value(self, name: str, key: Any, by: Any = 1) -> Any:
         """Add to an entry of a lookup, which is 0 where there is none; return what it is then.
 
         Raises as `set_lookup_value`.
         """
-        return self._change_lookup(name, [key], live.increment, key, by)
+        return self._change_lookup(name, [key], changes.increment, key, by)
 
     def compare_and_set_lookup_value(self, name: str, key: Any, expected: Any, value: Any) -> bool:
         """Set an entry of a lookup if it equals `expected`; say whether that was so.
 
         `ABSENT` as `expected`: if there is no such entry. Raises as `set_lookup_value`.
         """
-        return bool(self._change_lookup(name, [key], live.compare_and_set, key, expected, value))
+        return bool(self._change_lookup(name, [key], changes.compare_and_set, key, expected, value))
 
     # For the run
 
@@ -448,7 +448,7 @@ class Conductor(EventEmitter):
     ) -> Any:
         """Change a lookup, in the thread of the run if there is one."""
         lookup, run = self.get_lookup(name), self._run
-        live.require_writable(name, lookup)
+        changes.require_writable(name, lookup)
         if run is None:
             return change(lookup, *args)
         desk = run.exchange.lookups

@@ -86,7 +86,7 @@ class Query(Reply):
         self,
         talk: Talk,
         number: int,
-        take: Callable[[Any], Any],
+        take: Callable[[Any], None] | None,
         load: Callable[[Load], None] | None,
     ) -> None:
         super().__init__(talk)
@@ -116,9 +116,9 @@ class Query(Reply):
 
     def answered(self, error: BaseException | None, value: Any) -> None:
         """Take the answer."""
-        if error is None:
+        if error is None and self._take is not None:
             try:
-                value = self._take(value)
+                self._take(value)
             except BaseException as raised:  # a key's __hash__ or __eq__ may raise anything
                 error = raised
         self.resolve(error, value)
@@ -175,15 +175,15 @@ class Talk:
                 message = f"no reply within {timeout} s"
                 raise TimeoutError(message)
             self._check()
-            if not self._reading.acquire(timeout=_TURN):
+            if not (self._reading.acquire(blocking=False) or self._reading.acquire(timeout=_TURN)):
                 continue
             try:
-                if not is_met():
-                    self._link.wait(_TURN if left is None else min(left, _TURN))
+                if not is_met() and self._link.wait(_TURN if left is None else min(left, _TURN)):
                     self._handle(self._received(self._link.receive_nowait))
             finally:
                 self._reading.release()
-            self._deliver_replies()
+            if self._arrived:
+                self._deliver_replies()
 
     def read_unless(self, is_met: Callable[[], bool]) -> None:
         """Block until something arrives, unless a condition is met, and handle it."""
@@ -211,7 +211,11 @@ class Talk:
 
     def _on_answer(self, message: Answer) -> None:
         query = self._queries.pop(message.request, None)
-        if query is not None:
+        if query is None:
+            return
+        if message.plain is not None and message.error is None:
+            query.answered(None, message.plain[0])
+        else:
             query.answered(*_decoded(message))
 
     def _on_load(self, message: Load) -> None:
@@ -291,19 +295,13 @@ class Talk:
 
     def query(
         self,
-        make: Callable[[int], AnyMessage],
-        take: Callable[[Any], Any],
+        take: Callable[[Any], None] | None = None,
         load: Callable[[Load], None] | None = None,
-    ) -> Query:
-        """Ask something about a lookup.
-
-        Args:
-            make: makes the message, given the number of the request.
-        """
+    ) -> tuple[int, Query]:
+        """Expect the answer to a request about a lookup, of this number, which is sent next."""
         number = next(self._numbers)
         query = self._queries[number] = Query(self, number, take, load)
-        self.send(make(number))
-        return query
+        return number, query
 
     def forget(self, number: int) -> None:
         """Wait no more for the answer to a request."""
@@ -323,7 +321,7 @@ def _decoded(message: Answer | Post) -> tuple[BaseException | None, Any]:
     if message.error is not None:
         return failures.rebuild(failures.unpack(message.error)), None
     try:
-        return None, decode(message.value)
+        return None, decode(message.value)  # type: ignore[arg-type]  # no plain data: see `Answer`
     except BaseException as error:  # a class's __setstate__ may raise anything
         text = f"data from the conductor cannot be unpickled: {failures.said(error)}"
         return SerialisationError(text), None

@@ -48,7 +48,10 @@ def messages_with(values: st.SearchStrategy[Encoded]) -> dict[type, st.SearchStr
         m.LargeOutcome: st.builds(m.LargeOutcome, numbers, numbers, st.booleans(), values),
         m.Declined: st.builds(m.Declined, numbers, numbers),
         m.Ask: st.builds(m.Ask, texts, callbacks, values),
-        m.LookUp: st.builds(m.LookUp, numbers, texts, values),
+        m.LookUp: st.one_of(
+            st.builds(m.LookUp, numbers, texts, st.lists(atoms | short_bytes), st.none()),
+            st.builds(m.LookUp, numbers, texts, st.none(), values),
+        ),
         m.OpenLookup: st.builds(m.OpenLookup, numbers, texts),
         m.ChangeLookup: st.builds(m.ChangeLookup, numbers, texts, texts, values),
         m.Loaded: st.builds(m.Loaded, numbers, errors, values),
@@ -65,7 +68,10 @@ def messages_with(values: st.SearchStrategy[Encoded]) -> dict[type, st.SearchStr
         m.LargeJob: st.builds(m.LargeJob, numbers, short_bytes, history, values),
         m.Define: st.builds(m.Define, texts, short_bytes),
         m.Post: st.builds(m.Post, texts, callbacks, errors, values),
-        m.Answer: st.builds(m.Answer, numbers, errors, values),
+        m.Answer: st.one_of(
+            st.builds(m.Answer, numbers, errors, st.lists(atoms, max_size=1), st.none()),
+            st.builds(m.Answer, numbers, errors, st.none(), values),
+        ),
         m.Load: st.builds(m.Load, numbers, st.lists(numbers, max_size=4), values),
         m.Invalidate: st.builds(
             m.Invalidate, texts, st.none() | st.lists(atoms | short_bytes, max_size=4)

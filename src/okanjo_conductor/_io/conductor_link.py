@@ -17,6 +17,7 @@ from okanjo_conductor._io import cells, stacks
 from okanjo_conductor._io.outcome_log import Reader
 from okanjo_conductor._wire import records
 from okanjo_conductor._wire.connection import Connection
+from okanjo_conductor._wire.messages import to_segments
 from okanjo_conductor.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -114,8 +115,11 @@ class ConductorLink:
             if self.ahead:
                 for first in self.ahead.take():
                     self._connection.send(first)
-            self._connection.send(message)
-            if not self._is_writing:
+            segments = to_segments(message, 0)
+            if len(segments) == 1 and not self._connection.outbox:
+                segments = self._rest_of(segments[0])
+            self._connection.outbox.append(segments)
+            if self._connection.outbox and not self._is_writing:
                 self._flush()
 
     def tick(self) -> None:
@@ -148,10 +152,12 @@ class ConductorLink:
     # Reading
 
     def _on_readable(self) -> None:
-        with self._guard():
+        try:
             for _ in range(_READS_AT_ONCE):
                 if not self._read_job_link():
                     return
+        except ProtocolError as error:
+            self._on_garbage(error)
 
     @contextmanager
     def _guard(self) -> Generator[None]:
@@ -159,9 +165,12 @@ class ConductorLink:
         try:
             yield
         except ProtocolError as error:
-            self._is_spoilt = True
-            self._stop_reading()
-            self._receiver.on_garbage(self._worker_id, error)
+            self._on_garbage(error)
+
+    def _on_garbage(self, error: ProtocolError) -> None:
+        self._is_spoilt = True
+        self._stop_reading()
+        self._receiver.on_garbage(self._worker_id, error)
 
     def _read_job_link(self) -> bool:
         """Read once; return whether there may be more."""
@@ -227,6 +236,14 @@ class ConductorLink:
             self._receiver.on_outcomes(self._worker_id, ordinals, nanoseconds, results)
 
     # Writing
+
+    def _rest_of(self, segment: bytes | memoryview) -> list[bytes | memoryview]:
+        """Write a segment at once; return what there was no room for."""
+        try:
+            sent = self._ends.job_link.send(segment)
+        except OSError:  # no room; or the worker is gone, which `_flush` finds out as well
+            return [segment]
+        return [memoryview(segment)[sent:]] if sent < len(segment) else []
 
     def _flush(self) -> None:
         outbox = self._connection.outbox

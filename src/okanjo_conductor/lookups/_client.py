@@ -12,6 +12,7 @@ another thread, and must not put anything here itself.
 from __future__ import annotations
 
 import threading
+from functools import partial
 from itertools import islice
 from time import perf_counter
 
@@ -20,7 +21,7 @@ from okanjo_conductor._types import LOOKUP_COUNTERS
 from okanjo_conductor._wire import failures
 from okanjo_conductor._wire.byvalue import encode_by_value
 from okanjo_conductor._wire.codec import decode
-from okanjo_conductor._wire.messages import ChangeLookup, Loaded, LookUp, OpenLookup
+from okanjo_conductor._wire.messages import PLAIN, ChangeLookup, Loaded, LookUp, OpenLookup
 from okanjo_conductor.errors import ConductorStateError, JobTimeoutError
 
 TYPE_CHECKING = False
@@ -41,11 +42,10 @@ if TYPE_CHECKING:
 
         def query(
             self,
-            make: Callable[[int], AnyMessage],
-            take: Callable[[Any], Any],
+            take: Callable[[Any], None] | None = None,
             load: Callable[[Load], None] | None = None,
-        ) -> Query:
-            """Ask; `take` is given the answer in the order in which messages arrive."""
+        ) -> tuple[int, Query]:
+            """Expect an answer; `take` is given it in the order in which messages arrive."""
             ...
 
         def send(self, message: AnyMessage) -> None:
@@ -70,11 +70,13 @@ class Sources(dict[str, "Source"]):
     def __missing__(self, name: str) -> Source:
         talk = self._talker()
 
-        def open_it(how: tuple[Any, ...]) -> Source:
-            return self.setdefault(name, _KINDS[how[0]](name, talk, *how[1:]))
+        def open_it(how: tuple[Any, ...]) -> None:
+            self.setdefault(name, _KINDS[how[0]](name, talk, *how[1:]))
 
-        source: Source = talk.query(lambda number: OpenLookup(number, name), open_it).result()
-        return source
+        number, query = talk.query(open_it)
+        talk.send(OpenLookup(number, name))
+        query.result()
+        return self[name]
 
     def forget(self, name: str, keys: list[Any] | None) -> None:
         """Let go of entries that have changed; None: of all."""
@@ -144,22 +146,22 @@ class Source:
                 "that may wait for itself. Compute it there, or keep it in another lookup"
             )
             raise ConductorStateError(message)
-        value = encode_by_value(keys)
         self.asked += len(keys)
-
-        def take(found: list[Any]) -> list[Any]:
-            self._keep(keys, found)
-            return found
-
-        load = None if self._function is None else self._load
-        return self._talk.query(lambda number: LookUp(number, self.name, value), take, load)
+        is_plain = PLAIN.issuperset(map(type, keys))
+        value = None if is_plain else encode_by_value(keys)
+        number, query = self._talk.query(
+            None if self._keep is None else partial(self._keep, keys),
+            None if self._function is None else self._load,
+        )
+        self._talk.send(LookUp(number, self.name, keys if is_plain else None, value))
+        return query
 
     def ask_change(self, verb: str, args: tuple[Any, ...]) -> Query:
         """Ask for a change: a verb of `lookups.live`, and its arguments."""
         value = encode_by_value(args)
-        return self._talk.query(
-            lambda number: ChangeLookup(number, self.name, verb, value), lambda done: done
-        )
+        number, query = self._talk.query()
+        self._talk.send(ChangeLookup(number, self.name, verb, value))
+        return query
 
     def forget(self, keys: list[Any] | None) -> None:
         """Let go of entries that have changed."""
@@ -173,8 +175,8 @@ class Source:
             "seconds": self.seconds,
         }
 
-    def _keep(self, keys: list[Any], found: list[Any]) -> None:
-        """Keep what the conductor answered."""
+    _keep: Callable[[list[Any], list[Any]], None] | None = None
+    """Keeps what the conductor answered, if anything is kept."""
 
     def _found(self, keys: list[Any]) -> list[Any]:
         found: list[Any] = self._waited(self.ask(keys))

@@ -20,8 +20,7 @@ from okanjo_conductor._wire import byvalue, failures, pickling
 from okanjo_conductor._wire import messages as msg
 from okanjo_conductor._wire.codec import Encoded, decode
 from okanjo_conductor.errors import ReadOnlyLookupError, SerialisationError
-from okanjo_conductor.lookups._kinds import ABSENT, Loading, Lookup
-from okanjo_conductor.lookups.loading import Flight, Loads, Waiter
+from okanjo_conductor.lookups._kinds import Loading, Lookup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._io.conductor_link import ConductorLink
     from okanjo_conductor._io.loops import Loop
     from okanjo_conductor.lookups.arrays import Arena
+    from okanjo_conductor.lookups.loading import Flight, Loads, Waiter
 
 _MOST_KEYS = 256
 """Changed entries of a lookup that are told one by one; beyond, all of it is."""
@@ -62,57 +62,6 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
         ) -> bool:
             """Set an entry if it is as expected."""
             ...
-
-
-# Changes of a mapping, whoever asks for them
-
-
-def get_entry(lookup: Any, key: Any, default: Any) -> Any:
-    """Read an entry of anything that is indexed."""
-    try:
-        return lookup[key]
-    except (KeyError, IndexError):
-        return default
-
-
-def set_entry(lookup: Any, key: Any, value: Any) -> None:
-    """Set an entry."""
-    lookup[key] = value
-
-
-def update(lookup: Any, entries: Mapping[Any, Any]) -> None:
-    """Set many entries."""
-    if hasattr(lookup, "update"):
-        lookup.update(entries)
-        return
-    for key, value in entries.items():
-        lookup[key] = value
-
-
-def increment(lookup: Any, key: Any, by: Any) -> Any:
-    """Add to an entry; return what it is then."""
-    value = get_entry(lookup, key, 0) + by
-    lookup[key] = value
-    return value
-
-
-def compare_and_set(lookup: Any, key: Any, expected: Any, value: Any) -> bool:
-    """Set an entry if it is as expected; say whether it was."""
-    found = get_entry(lookup, key, ABSENT)
-    if found is not expected and (found is ABSENT or not found == expected):  # noqa: SIM201 - `!=` may be another method
-        return False
-    lookup[key] = value
-    return True
-
-
-def require_writable(name: str, lookup: Any) -> None:
-    """Refuse to change what cannot be changed.
-
-    Raises:
-        ReadOnlyLookupError: it has no way to set an entry.
-    """
-    if not hasattr(type(lookup), "__setitem__"):
-        raise ReadOnlyLookupError(name, failures.qualified_name(type(lookup)))
 
 
 class News:
@@ -233,25 +182,26 @@ class Desk:
     def _on_look_up(self, worker_id: int, message: msg.LookUp) -> None:
         loading = _loading_of(self._owner.lookups.get(message.name))
         if loading is None:
-            self._answer(
-                worker_id,
-                message.request,
-                lambda: self._found(message.name, read(message.value, "the key of a lookup")),
-            )
+            self._answer(worker_id, message.request, lambda: self._found(message))
             return
         try:
-            keys: list[Any] = read(message.value, "the key of a lookup")
+            keys = _keys_of(message)
             missing = [key for key in dict.fromkeys(keys) if key not in loading.data]
         except Exception as error:
             self._answer_error(worker_id, message.request, error)
             return
         if missing:
+            from okanjo_conductor.lookups.loading import Waiter  # only for who has such lookups
+
             waiter = Waiter(worker_id, message.request, keys)
             self._loads_of(message.name, loading).wait(waiter, missing)
         else:
-            self._answer(worker_id, message.request, lambda: self._found(message.name, keys))
+            self._answer(worker_id, message.request, lambda: self._entries(message.name, keys))
 
-    def _found(self, name: str, keys: list[Any]) -> list[Any]:
+    def _found(self, message: msg.LookUp) -> list[Any]:
+        return self._entries(message.name, _keys_of(message))
+
+    def _entries(self, name: str, keys: list[Any]) -> list[Any]:
         self._owner.get_lookup(name)
         get, missing = self._owner.get_lookup_value, object()
         values = [get(name, key, missing) for key in keys]
@@ -278,6 +228,8 @@ class Desk:
     # Entries that are made when asked for
 
     def _loads_of(self, name: str, loading: Loading) -> Loads:
+        from okanjo_conductor.lookups.loading import Loads
+
         loads = self._loads.get(name)
         if loads is None:
             loads = self._loads[name] = Loads(
@@ -302,7 +254,7 @@ class Desk:
             return
 
         def found() -> list[Any]:
-            now = self._found(name, waiter.keys)
+            now = self._entries(name, waiter.keys)
             return [
                 (waiter.landed[key],) if hit is None and key in waiter.landed else hit
                 for key, hit in zip(waiter.keys, now, strict=True)
@@ -331,17 +283,36 @@ class Desk:
 
     def _answer(self, worker_id: int, request: int, act: Callable[[], Any]) -> None:
         try:
-            value, error = _encoded(act())
-        except Exception as raised:
-            value, error = NOTHING, raised
-        if error is not None:
+            value = act()
+        except Exception as error:
             self._answer_error(worker_id, request, error)
+            return
+        if _travels_plain(value):
+            self._links[worker_id].send(msg.Answer(request, None, [value], None))
+            return
+        encoded, unpicklable = _encoded(value)
+        if unpicklable is None:
+            self._links[worker_id].send(msg.Answer(request, None, None, encoded))
         else:
-            self._links[worker_id].send(msg.Answer(request, None, value))
+            self._answer_error(worker_id, request, unpicklable)
 
     def _answer_error(self, worker_id: int, request: int, error: BaseException) -> None:
         packed = failures.pack(failures.take_apart(error))
-        self._links[worker_id].send(msg.Answer(request, packed, NOTHING))
+        self._links[worker_id].send(msg.Answer(request, packed, None, None))
+
+
+def _travels_plain(value: Any) -> bool:
+    """Whether an answer is plain data, or such entries."""
+    if type(value) is not list:
+        return type(value) in msg.PLAIN
+    return all(hit is None or type(hit[0]) in msg.PLAIN for hit in value)
+
+
+def _keys_of(message: msg.LookUp) -> list[Any]:
+    if message.plain is not None:
+        return message.plain
+    keys: list[Any] = read(message.value, "the key of a lookup")
+    return keys
 
 
 def _loading_of(lookup: Any) -> Loading | None:
@@ -359,14 +330,14 @@ def _is_plain(key: Any) -> bool:
     return type(key) in _PLAIN or (type(key) is tuple and all(map(_is_plain, key)))
 
 
-def read(value: Encoded, what: str) -> Any:
+def read(value: Encoded | None, what: str) -> Any:
     """Unpickle what a worker sent.
 
     Raises:
         SerialisationError: that raised, whatever it was.
     """
     try:
-        return decode(value)
+        return decode(value)  # type: ignore[arg-type]  # None of garbage: an error like others
     except KeyboardInterrupt:
         raise  # more likely the user's than the value's
     except BaseException as error:  # a class's __setstate__ may raise anything
