@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from okanjo_conductor._worker import ConductorWorker
     from okanjo_conductor.lookups._kinds import ABSENT, Loading, Lookup
+    from okanjo_conductor.lookups.table import LookupTable
 
 _HOMES = {
     "_backoff": ("exponential",),
@@ -44,6 +45,7 @@ _HOMES = {
     "_worker": ("ConductorWorker",),
     "_runtime": ("current_job", "current_worker"),
     "_io.assignment": ("is_worker",),
+    "lookups.table": ("LookupTable",),
     "_types": (
         "LATER",
         "Attempt",
@@ -74,6 +76,7 @@ __all__ = [
     "Retry",
     "Recycle",
     "exponential",
+    "LookupTable",
     # the worker process
     "ConductorWorker",
     "LATER",

@@ -5,6 +5,8 @@
     ├── ConductorStateError (RuntimeError)  caller: not now, or not here
     ├── UnknownLookupError (KeyError)       caller: no lookup of that name
     ├── ReadOnlyLookupError (TypeError)     caller: that lookup cannot be changed
+    ├── TableError                          a lookup table cannot be built, opened, read or written
+    │   └── TableKeyError (TypeError)       caller: no key of a lookup table
     ├── WorkerGoneError                     caller: the worker addressed has ended
     ├── IntakeError                         the caller's job generator raised
     ├── WorkerStartError                    the worker's import, construction or setup failed
@@ -50,6 +52,8 @@ __all__ = [
     "RemoteTraceback",
     "RequestError",
     "SerialisationError",
+    "TableError",
+    "TableKeyError",
     "TooManyFailuresError",
     "UnknownCommandError",
     "UnknownLookupError",
@@ -110,6 +114,14 @@ class ReadOnlyLookupError(ConductorError, TypeError):
             f"lookup {self.name!r} cannot be changed: it is of type {self.kind}. Give "
             "Conductor(lookups=…) a mapping that can be: a dict, for example"
         )
+
+
+class TableError(ConductorError):
+    """A lookup table cannot be built, opened, read or written to; the message says why."""
+
+
+class TableKeyError(TableError, TypeError):
+    """The keys of a lookup table are str, bytes, int and tuples of these, and this is none."""
 
 
 class WorkerGoneError(ConductorError):

@@ -20,6 +20,7 @@ PUBLIC = {
     "FailureGroup",
     "JobInfo",
     "JobState",
+    "LookupTable",
     "Message",
     "Outcome",
     "Recycle",

@@ -59,7 +59,9 @@ class WorkerLink:
             outbox = self._connection.outbox
             if len(segments) == 1 and not outbox:
                 sent = self._socket.send(segments[0])
-                segments = [memoryview(segments[0])[sent:]] if sent < len(segments[0]) else []
+                if sent == len(segments[0]):
+                    return
+                segments[0] = memoryview(segments[0])[sent:]
             outbox.append(segments)
             while outbox:
                 outbox.sent(self._socket.sendmsg(outbox.views()))

@@ -5,10 +5,11 @@ from importlib import import_module
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from okanjo_conductor.lookups._kinds import ABSENT, Loading, Lookup
+    from okanjo_conductor.lookups.table import LookupTable
 
-_HOME_OF = {"ABSENT": "_kinds", "Loading": "_kinds", "Lookup": "_kinds"}
+_HOME_OF = {"ABSENT": "_kinds", "Loading": "_kinds", "Lookup": "_kinds", "LookupTable": "table"}
 
-__all__ = ["ABSENT", "Loading", "Lookup"]
+__all__ = ["ABSENT", "Loading", "Lookup", "LookupTable"]
 
 
 def __getattr__(name: str) -> object:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from okanjo_conductor._wire.messages import AnyMessage, Load
+    from okanjo_conductor.lookups.table import LookupTable
 
     class Query(Protocol):
         """An answer to come."""
@@ -150,7 +151,7 @@ class Source:
         is_plain = PLAIN.issuperset(map(type, keys))
         value = None if is_plain else encode_by_value(keys)
         number, query = self._talk.query(
-            None if self._keep is None else partial(self._keep, keys),
+            self._taker(keys),
             None if self._function is None else self._load,
         )
         self._talk.send(LookUp(number, self.name, keys if is_plain else None, value))
@@ -175,8 +176,9 @@ class Source:
             "seconds": self.seconds,
         }
 
-    _keep: Callable[[list[Any], list[Any]], None] | None = None
-    """Keeps what the conductor answered, if anything is kept."""
+    def _taker(self, _keys: list[Any]) -> Callable[[list[Any]], None] | None:
+        """Return what keeps the answer, if anything is kept."""
+        return None
 
     def _found(self, keys: list[Any]) -> list[Any]:
         found: list[Any] = self._waited(self.ask(keys))
@@ -258,6 +260,9 @@ class Cached(Source, dict[object, object]):
             self.pop(key, None)
             self._missing.discard(key)
 
+    def _taker(self, keys: list[Any]) -> Callable[[list[Any]], None]:
+        return partial(self._keep, keys)
+
     def _keep(self, keys: list[Any], found: list[Any]) -> None:
         room = self._max_entries
         for key, hit in zip(keys, found, strict=True):
@@ -270,6 +275,28 @@ class Cached(Source, dict[object, object]):
                 del self[key]
         if len(self._missing) > room:
             self._missing.clear()
+
+
+class Mapped(Source):
+    """A `LookupTable`: read from the map, without a message; what was written is seen at once."""
+
+    def __init__(self, name: str, talk: Talker, table: LookupTable) -> None:
+        super().__init__(name, talk)
+        self._table = table
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            read = self._own.read
+        except AttributeError:  # a reader is for one thread
+            read = self._own.read = self._table.reader()
+        value = read(key, NoEntry)
+        if value is NoEntry:
+            raise NoEntry
+        return value
+
+    def many(self, keys: list[Any]) -> dict[Any, Any]:
+        self.reads += len(keys)
+        return dict(_entries(self, keys))
 
 
 class Shared(Source):
@@ -308,4 +335,5 @@ _KINDS: dict[str, Callable[..., Source]] = {
     "live": Source,
     "cached": Cached,
     "array": Shared,
+    "table": Mapped,
 }

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
+from okanjo_conductor._io.loggers import log
 from okanjo_conductor._wire import byvalue, failures, pickling
 from okanjo_conductor._wire import messages as msg
 from okanjo_conductor._wire.codec import Encoded, decode
@@ -126,7 +127,10 @@ class Desk:
             loads.drop(lambda waiter: waiter.worker_id == worker_id)
         for lookup in self._owner.lookups.values():
             if _is_table(lookup):
-                lookup.forget_dead_readers()
+                try:
+                    lookup.forget_dead_readers()
+                except Exception as error:  # it was closed, perhaps; that is for who reads it
+                    log().warning("worker %d has ended: %r: %s", worker_id, lookup, error)
 
     def note_change(self, name: str, keys: Iterable[Any]) -> None:
         """Entries of a lookup may have changed: see that whoever has kept them is told."""
