@@ -1,4 +1,4 @@
-"""The README, the pages on tables and testing, and the examples do what they say."""
+"""The README, the pages on lookups, tables and testing, and the examples do what they say."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/tables.md", "docs/testing.md")
+PAGES = ("README.md", "docs/lookups.md", "docs/tables.md", "docs/testing.md")
 BLOCKS = [
     block
     for page in PAGES

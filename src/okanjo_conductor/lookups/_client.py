@@ -12,6 +12,7 @@ another thread, and must not put anything here itself.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from time import perf_counter
@@ -26,7 +27,7 @@ from okanjo_conductor.errors import ConductorStateError, JobTimeoutError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any, Protocol
 
     from okanjo_conductor._wire.messages import AnyMessage, Load
@@ -101,6 +102,8 @@ class Source:
         self, name: str, talk: Talker, function: Callable[[Any], Any] | None = None
     ) -> None:
         self.name = name
+        self.reading: Any = None
+        """What has a `read(key, default)` for each thread, if that is how entries are read."""
         self.reads = 0
         """Entries that were read, here or by asking."""
         self.asked = 0
@@ -283,20 +286,11 @@ class Mapped(Source):
     def __init__(self, name: str, talk: Talker, table: LookupTable) -> None:
         super().__init__(name, talk)
         self._table = table
-
-    def __getitem__(self, key: Any) -> Any:
-        try:
-            read = self._own.read
-        except AttributeError:  # a reader is for one thread
-            read = self._own.read = self._table.reader()
-        value = read(key, NoEntry)
-        if value is NoEntry:
-            raise NoEntry
-        return value
+        self.reading = table._opened()
 
     def many(self, keys: list[Any]) -> dict[Any, Any]:
         self.reads += len(keys)
-        return dict(_entries(self, keys))
+        return self._table.get_many(keys)
 
 
 class Shared(Source):
@@ -316,19 +310,15 @@ class Shared(Source):
 
     def many(self, keys: list[Any]) -> dict[Any, Any]:
         self.reads += len(keys)
-        return dict(_entries(self, keys))
+        entries: dict[Any, Any] = {}
+        for key in keys:
+            with suppress(NoEntry):
+                entries[key] = self[key]
+        return entries
 
     def shared(self) -> Any:
         self.reads += 1
         return self._array
-
-
-def _entries(source: Source, keys: list[Any]) -> Iterable[tuple[Any, Any]]:
-    for key in keys:
-        try:
-            yield key, source[key]
-        except NoEntry:
-            continue
 
 
 _KINDS: dict[str, Callable[..., Source]] = {

@@ -31,6 +31,9 @@ class LookupVerbs:
         """Return one entry of a lookup, or `default` where there is none."""
         source = self._lookups[name]
         source.reads += 1
+        reading = source.reading
+        if reading is not None:
+            return reading.read(key, default)
         try:
             return source[key]
         except NoEntry:
