@@ -499,7 +499,7 @@ def test_no_handler_is_touched_outside_the_main_thread():
 
 def test_what_is_ignored_stays_so(tmp_path):
     script = SCRIPT.replace(
-        "import sys", "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+        "import sys", "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); import sys"
     ).format(job=("note_and_wait", str(tmp_path / "running"), str(tmp_path / "go")))
     process: subprocess.Popen = start_script(tmp_path, script)
     wait_for_lines(tmp_path / "running", 1)
