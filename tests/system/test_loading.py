@@ -343,6 +343,33 @@ def test_errors_of_a_function_in_a_worker_are_the_jobs():
         assert outcomes[2].error.type_name == "SystemExit"
 
 
+class OneWay:
+    """A key that can be pickled in a worker only."""
+
+    def __init__(self, pid):
+        self.pid = pid
+
+    def __eq__(self, other):
+        return isinstance(other, OneWay)
+
+    def __hash__(self):
+        return 1
+
+    def __reduce__(self):
+        if os.getpid() != self.pid:
+            raise TypeError("it does not go back")
+        return OneWay, (self.pid,)
+
+
+def test_a_key_that_does_not_find_back_is_the_jobs_error():
+    def ask(_job):
+        return current_worker().lookup("n", OneWay(os.getpid()))
+
+    outcomes = outcomes_of(ask, [1, 2], lookups={"n": Loading(double, in_worker=True)})
+
+    assert [str(o.error) for o in outcomes] == ["it does not go back"] * 2
+
+
 def test_a_function_in_a_worker_may_use_other_lookups_but_not_its_own():
     def make(key):
         if key == 0:

@@ -70,6 +70,11 @@ class Sources(dict[str, "Source"]):
         self._talker = talker
 
     def __missing__(self, name: str) -> Source:
+        self.opening(name).result()
+        return self[name]
+
+    def opening(self, name: str) -> Query:
+        """Ask what kind of lookup it is; when the answer is here, so is its source."""
         talk = self._talker()
 
         def open_it(how: tuple[Any, ...]) -> None:
@@ -77,8 +82,7 @@ class Sources(dict[str, "Source"]):
 
         number, query = talk.query(open_it)
         talk.send(OpenLookup(number, name))
-        query.result()
-        return self[name]
+        return query
 
     def forget(self, name: str, keys: list[Any] | None) -> None:
         """Let go of entries that have changed; None: of all."""

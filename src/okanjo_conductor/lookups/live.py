@@ -246,9 +246,13 @@ class Desk:
         return loads
 
     def _tell_to_load(self, waiter: Waiter, flights: list[Flight]) -> None:
-        numbers = [flight.number for flight in flights]
-        keys = byvalue.encode_by_value([flight.key for flight in flights])
-        self._links[waiter.worker_id].send(msg.Load(waiter.request, numbers, keys))
+        worker_id, numbers = waiter.worker_id, [flight.number for flight in flights]
+        keys, error = _encoded([flight.key for flight in flights])
+        if error is None:
+            self._links[worker_id].send(msg.Load(waiter.request, numbers, keys))
+            return
+        for number in numbers:  # a key that came from a worker does not find back
+            self._land(worker_id, number, error, None)
 
     def _answer_waiter(self, name: str, waiter: Waiter, error: BaseException | None) -> None:
         if waiter.worker_id not in self._links:
@@ -276,8 +280,11 @@ class Desk:
                 value = read(message.value, "an entry that was made in a worker")
             except SerialisationError as unreadable:
                 error = unreadable
+        self._land(worker_id, message.number, error, value)
+
+    def _land(self, worker_id: int, number: int, error: BaseException | None, value: Any) -> None:
         for loads in self._loads.values():
-            loads.on_loaded(worker_id, message.number, error, value)
+            loads.on_loaded(worker_id, number, error, value)
 
     def _on_forget(self, worker_id: int, message: msg.Forget) -> None:
         for loads in self._loads.values():
