@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Cause,
         FailureGroup,
         JobInfo,
+        JobProgress,
         JobState,
         LookupStats,
         Message,
@@ -35,14 +36,14 @@ if TYPE_CHECKING:
         WorkerStats,
         WorkerStuck,
     )
-    from okanjo_conductor._worker import ConductorWorker
+    from okanjo_conductor._worker import ConductorWorker, command
     from okanjo_conductor.lookups._kinds import ABSENT, Loading, Lookup
     from okanjo_conductor.lookups.table import LookupTable
 
 _HOMES = {
     "_backoff": ("exponential",),
     "_conductor": ("Conductor", "conduct"),
-    "_worker": ("ConductorWorker",),
+    "_worker": ("ConductorWorker", "command"),
     "_runtime": ("current_job", "current_worker"),
     "_io.assignment": ("is_worker",),
     "lookups.table": ("LookupTable",),
@@ -52,6 +53,7 @@ _HOMES = {
         "Cause",
         "FailureGroup",
         "JobInfo",
+        "JobProgress",
         "JobState",
         "LookupStats",
         "Message",
@@ -79,6 +81,7 @@ __all__ = [
     "LookupTable",
     # the worker process
     "ConductorWorker",
+    "command",
     "LATER",
     "JobInfo",
     "current_job",
@@ -99,6 +102,7 @@ __all__ = [
     "FailureGroup",
     "WorkerExit",
     "WorkerStuck",
+    "JobProgress",
     "StatsReport",
     "StatsAggregate",
     "WorkerStats",

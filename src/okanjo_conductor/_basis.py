@@ -1,4 +1,4 @@
-"""What every worker has: counters that are reported, and a runtime to talk through.
+"""What every worker has: counters that are reported, a runtime, and messages to talk through it.
 
 Beneath `ConductorWorker`, and all there is to a worker that was made of a function: that one needs
 no events, and so no `pyee`, which takes longer to load than the rest of a worker process.
@@ -10,7 +10,11 @@ import threading
 from time import monotonic
 
 from okanjo_conductor import _runtime
-from okanjo_conductor.errors import ConductorStateError, ConfigurationError
+from okanjo_conductor.errors import (
+    ConductorStateError,
+    ConfigurationError,
+    UnknownCommandError,
+)
 from okanjo_conductor.lookups._verbs import LookupVerbs
 
 TYPE_CHECKING = False  # see _plain
@@ -20,8 +24,8 @@ if TYPE_CHECKING:
 
     from okanjo_conductor._io.assignment import Assignment
     from okanjo_conductor._runtime import Runtime
-    from okanjo_conductor._talk import Talk
-    from okanjo_conductor._types import Message
+    from okanjo_conductor._talk import Reply, Talk
+    from okanjo_conductor._types import Key, Message
 
 
 class Basis(LookupVerbs):
@@ -44,6 +48,10 @@ class Basis(LookupVerbs):
         """Id of the conductor that this worker belongs to; set when it starts."""
         self.slot = -1
         """The place this worker fills, from 0; its replacement gets the same."""
+        self._commands: dict[str, Callable[[Message], Any]] = {}
+        """Handlers of messages from the conductor, by command."""
+        self._urgent: frozenset[str] = frozenset()
+        """Commands whose handlers run during a job."""
         self._runtime: Runtime | None = None
         self._begin_lookups()
         self._reported_at = monotonic()
@@ -56,10 +64,12 @@ class Basis(LookupVerbs):
     def teardown(self) -> None:
         """Clean up; called once, after the last job, unless the process dies."""
 
-    def on_master_message(self, msg: Message) -> None:
+    def on_master_message(self, msg: Message) -> Any:
         """Handle a message from the conductor; between jobs, or at once if it is a reply.
 
-        A reply whose callback is not fired here is fired afterwards, with the message.
+        Not called for commands that have a handler made with `command`. What it returns is the
+        reply to a request (`Conductor.request_worker`), and ignored otherwise. A reply whose
+        callback is not fired here is fired afterwards, with the message.
         """
 
     def start(self) -> None:
@@ -86,7 +96,90 @@ class Basis(LookupVerbs):
         self._monitor_stop.set()
         self._monitor = None
 
+    # Messages
+
+    def send_request_to_master(
+        self,
+        command_name: str,
+        data: Any = None,
+        callback: Callable[[BaseException | None, Any], Any] | None = None,
+    ) -> Reply:
+        """Send the conductor a message that it may reply to.
+
+        Args:
+            callback: called with error and reply, a `Message`, when it is here.
+
+        Returns:
+            A future; ``result(timeout)`` is the reply.
+        """
+        return self._live.talk.ask(command_name, data, callback)
+
+    def request(self, command_name: str, data: Any = None, *, timeout: float | None = None) -> Any:
+        """Send the conductor a message and wait for the data of its reply.
+
+        Raises:
+            TimeoutError: no reply came in `timeout` seconds.
+            UnknownCommandError: the conductor does not handle this command.
+            Exception: what its handler raised.
+        """
+        reply = self.send_request_to_master(command_name, data).result(timeout)
+        return getattr(reply, "data", reply)
+
+    def notify(self, command_name: str, data: Any = None) -> None:
+        """Send the conductor a message and go on: nobody replies.
+
+        What its handler raises is logged in the conductor.
+        """
+        self._live.talk.tell(command_name, data)
+
+    def add_job(self, job: Any, *, key: Key | None = None, timeout: float | None = None) -> None:
+        """Give the conductor one more job; the run does not end before that one has.
+
+        Exactly once, also where this job is executed again: the *n*-th job that an attempt adds is
+        taken for the *n*-th of the attempt before, and not added twice. So a job should add the
+        same jobs in the same order each time.
+
+        Args:
+            key: what identifies it; None: as for the others.
+            timeout: seconds that it may take; None: as for the others.
+
+        Raises:
+            SerialisationError: it cannot be pickled.
+        """
+        self._live.add_job(job, key, timeout)
+
+    def progress(self, fraction: float, text: str = "") -> None:
+        """Say how far the job at hand is, from 0 to 1, and what it does.
+
+        The conductor emits ``job_progress``, at most some ten times a second; what was said last
+        counts. Nothing is sent between jobs.
+        """
+        self._live.report_progress(fraction, text)
+
+    def abort(self, reason: str = "") -> None:
+        """Ask the conductor to stop the whole run, as its own `abort` does.
+
+        Returns at once; the job at hand has `abort_grace` to end. The report says who asked, and
+        the reason.
+        """
+        self._live.abort_run(reason)
+
     # For the runtime
+
+    def _handle(self, msg: Message) -> Any:
+        """Handle a message from the conductor; return the reply."""
+        handler = self._commands.get(msg.cmd)
+        if handler is not None:
+            return handler(msg)
+        own = getattr(self.on_master_message, "__func__", None)
+        if own is Basis.on_master_message:
+            kind = type(self).__qualname__
+            message = (
+                f"nobody handles the command {msg.cmd!r} in worker {self.worker_id}: decorate a "
+                f"method of {kind} with @command({msg.cmd!r}), or write its on_master_message"
+            )
+            raise UnknownCommandError(message)
+        return self.on_master_message(msg)
 
     def _attach(self, runtime: Runtime, place: Assignment) -> None:
         self._runtime = runtime

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyee.base import EventEmitter
@@ -55,8 +56,10 @@ if TYPE_CHECKING:
     from okanjo_conductor._io.light_loop import LightLoop
     from okanjo_conductor._io.loops import Loop
     from okanjo_conductor._outcomes import Outcomes
+    from okanjo_conductor._posts import Handler, WorkerReply
     from okanjo_conductor._run import Run
     from okanjo_conductor._types import Key, Message, Report, StatsReport
+    from okanjo_conductor._wire.codec import Encoded
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -104,7 +107,8 @@ class Conductor(EventEmitter):
         ``worker_start`` (worker id, pid), ``worker_exit`` and ``error`` (a `WorkerExit`),
         ``worker_stuck`` (a `WorkerStuck`),
         ``stats`` (a `StatsReport`), ``job_done`` and ``job_failed`` (an `Outcome`), ``job_retry``
-        (key, `Attempt`), ``end`` (nothing). Handlers run in the thread of the run, between steps.
+        (key, `Attempt`), ``job_progress`` (a `JobProgress`), ``end`` (nothing). Listeners run in
+        the thread of the run, between steps.
     """
 
     def __init__(
@@ -160,7 +164,10 @@ class Conductor(EventEmitter):
         self.lookups = {} if lookups is None else checked_lookups(lookups)
         self.jobs_queue = jobs_queue
         self._id = os.urandom(16).hex()
-        self._commands: dict[str, Callable[[Message], Any]] = {}
+        self._commands: dict[str, tuple[Callable[[Message], Any], bool]] = {}
+        """By name: the function, and whether it may run in the thread of handlers."""
+        self._sticky: list[tuple[str, Encoded]] = []
+        """What every new worker is sent first."""
         self._last_stats: dict[str, Any] = {}
         self._report_count = 0
         self._report: Report | None = None
@@ -248,10 +255,10 @@ class Conductor(EventEmitter):
         """
 
     def on_worker_message(self, worker_id: int, msg: Message) -> Any:
-        """Handle a message from a worker; a coroutine is awaited.
+        """Handle a message from a worker; may be ``async``.
 
-        To reply, call `send_message_to_worker` with ``msg.callback``. Not called for commands
-        that have a handler made with `command`.
+        Runs where the functions of `command` do. To reply, call `send_message_to_worker` with
+        ``msg.callback``. Not called for commands that have a handler made with `command`.
         """
         message = (
             f"nobody handles the command {msg.cmd!r} of worker {worker_id}: override "
@@ -260,14 +267,24 @@ class Conductor(EventEmitter):
         )
         raise UnknownCommandError(message)
 
-    def command(self, name: str) -> Callable[[_Function], _Function]:
+    def command(self, name: str, *, thread: bool = True) -> Callable[[_Function], _Function]:
         """Decorate a function of a `Message` that handles a command; it may be ``async``.
 
         What it returns is the data of the reply; what it raises, the requester gets to see.
+
+        Plain functions are called one after another, in the order of the messages, in a thread for
+        them: one that takes long delays other handlers, and never the handing out of jobs. The run
+        does not end before they have returned. ``async`` functions run in the event loop of the
+        run, many at a time; those that still wait when the last job is done are cancelled.
+
+        Args:
+            thread: False has a plain function called in the thread of the run, as listeners to
+                events are: for what belongs to a thread, as a connection to SQLite does. No job
+                is handed out while it runs.
         """
 
         def register(function: _Function) -> _Function:
-            self._commands[name] = function
+            self._commands[name] = function, thread
             return function
 
         return register
@@ -277,7 +294,7 @@ class Conductor(EventEmitter):
     def run(self) -> Report:
         """Run until every job has its outcome; block meanwhile.
 
-        Handlers run in this thread, unless an event loop runs in it already, as in a notebook.
+        Listeners run in this thread, unless an event loop runs in it already, as in a notebook.
 
         In the main thread, the first SIGINT or SIGTERM to this process drains the run, the second
         aborts it, the third kills the workers. Then the signal takes its usual course: SIGINT
@@ -381,19 +398,119 @@ class Conductor(EventEmitter):
         Raises:
             WorkerGoneError: that worker has ended, or never was.
         """
-        if self._run is None:
+        from okanjo_conductor._wire.byvalue import encode_by_value
+
+        run = self._run
+        if run is None:
             raise WorkerGoneError(worker_id)
-        send = self._run.exchange.send_message
+        value = encode_by_value(data)
         try:
-            self._call(send, worker_id, command_name, data, callback_id)
+            self._call(run.posts.send, worker_id, command_name, value, callback_id)
         except _RunIsOverError:
             raise WorkerGoneError(worker_id) from None
 
-    def broadcast_message_to_workers(self, command_name: str, data: Any = None) -> None:
-        """Send all workers there are now a message."""
-        if self._run is not None:
+    def broadcast_message_to_workers(
+        self, command_name: str, data: Any = None, *, sticky: bool = False
+    ) -> None:
+        """Send all workers there are now a message.
+
+        Args:
+            sticky: send it to every later worker too, before its first job, in the order of such
+                messages. Before the run, it is kept for the first workers. It is never forgotten.
+        """
+        from okanjo_conductor._wire.byvalue import encode_by_value
+
+        value = encode_by_value(data)
+        run = self._run
+        if run is not None:
             with suppress(_RunIsOverError):
-                self._call(self._run.exchange.broadcast, command_name, data)
+                self._call(partial(run.posts.broadcast, sticky=sticky), command_name, value)
+        elif sticky:
+            from okanjo_conductor._posts import kept
+
+            self._sticky.append((command_name, kept(value)))
+
+    def request_worker(
+        self,
+        worker_id: int,
+        command_name: str,
+        data: Any = None,
+        *,
+        timeout: float | None = None,
+    ) -> WorkerReply:
+        """Ask a worker, and get what its handler returns: await it, or call ``.result()``.
+
+        The worker answers between jobs, or at once where the handler is marked ``during_job``. A
+        worker that waits for a reply to a request of its own is in a job, too.
+
+        Args:
+            timeout: seconds after which `TimeoutError` is what comes; None: no limit.
+
+        Returns:
+            A future, to be awaited in any event loop. ``result(timeout)`` waits in any thread but
+            that of the run; so it may be called in plain handlers of commands. It always ends:
+            with the reply, with what the handler raised, or with `WorkerGoneError`.
+        """
+        return self._ask(
+            lambda run, value, reply: run.posts.request(
+                worker_id, command_name, value, timeout, reply
+            ),
+            data,
+            otherwise=lambda reply: reply.resolve(WorkerGoneError(worker_id), None),
+        )
+
+    def broadcast(
+        self,
+        command_name: str,
+        data: Any = None,
+        *,
+        acks: bool = True,
+        sticky: bool = False,
+        timeout: float | None = None,
+    ) -> WorkerReply:
+        """Send all workers there are now a message, and get what each of them replies.
+
+        Args:
+            acks: False: do not wait for replies.
+            sticky: as for `broadcast_message_to_workers`.
+            timeout: seconds for each of the replies.
+
+        Returns:
+            A future, as that of `request_worker`, of a dict: by worker id the reply, or the
+            exception that stands for it, such as `WorkerGoneError`. Empty without `acks`.
+        """
+        if not acks or self._run is None:
+            self.broadcast_message_to_workers(command_name, data, sticky=sticky)
+            return self._ask(None, None, otherwise=lambda reply: reply.resolve(None, {}))
+        return self._ask(
+            lambda run, value, reply: run.posts.request_all(
+                command_name, value, timeout, reply, sticky=sticky
+            ),
+            data,
+            otherwise=lambda reply: reply.resolve(None, {}),
+        )
+
+    def _ask(
+        self,
+        ask: Callable[[Run, Encoded, WorkerReply], None] | None,
+        data: Any,
+        *,
+        otherwise: Callable[[WorkerReply], None],
+    ) -> WorkerReply:
+        """Have workers asked; without a run, resolve the reply otherwise."""
+        from okanjo_conductor._posts import WorkerReply
+        from okanjo_conductor._wire.byvalue import encode_by_value
+
+        run, reply = self._run, WorkerReply(self._thread)
+        value = encode_by_value(data)
+        try:
+            if ask is None or run is None:
+                otherwise(reply)
+            else:
+                self._call(ask, run, value, reply)
+        except _RunIsOverError:
+            otherwise(reply)
+        return reply
 
     # Lookups
 
@@ -479,7 +596,7 @@ class Conductor(EventEmitter):
             try:
                 await done.wait()
             except asyncio.CancelledError:
-                run.post(AbortRequested(why="the task of the run was cancelled"))
+                run.interrupt("the task of the run was cancelled")
                 try:
                     await done.wait()
                 except asyncio.CancelledError:
@@ -504,7 +621,7 @@ class Conductor(EventEmitter):
                 run.begin(generated, self._stop, loop.stop)
                 _run_until_closed(loop, run)
             except BaseException:  # a KeyboardInterrupt, most likely
-                run.post(AbortRequested(why="the run was interrupted"))
+                run.interrupt("the run was interrupted")
                 try:
                     _run_until_closed(loop, run)
                 except BaseException:
@@ -550,6 +667,7 @@ class Conductor(EventEmitter):
                 job_timeout=self._job_timeout,
                 buffer=buffer,
                 buffer_limit=self._buffer_limit,
+                sticky=self._sticky,
             )
         except BaseException:
             if early is not None:
@@ -585,24 +703,20 @@ class Conductor(EventEmitter):
         identity = {"worker_type": self._worker_type, "master_id": self._id}
         return {**os.environ, **self._worker_env, **identity}
 
-    def _handle_message(self, worker_id: int, post: Message) -> Any:
-        handler = self._commands.get(post.cmd)
-        if handler is None:
-            return self.on_worker_message(worker_id, post)
-        reply = handler(post)
-        if hasattr(reply, "__await__"):
-            return self._reply_later(worker_id, post, reply)
-        return self._reply(worker_id, post, reply)
+    def _handler_of(self, cmd: str) -> Handler:
+        from okanjo_conductor._posts import Handler, is_coroutine_function
 
-    async def _reply_later(self, worker_id: int, post: Message, reply: Any) -> None:
-        self._reply(worker_id, post, await reply)
-
-    def _reply(self, worker_id: int, post: Message, data: Any) -> None:
-        if post.callback is not None:
-            try:
-                self.send_message_to_worker(worker_id, post.cmd, data, post.callback)
-            except WorkerGoneError:
-                log().debug("worker %d died before it got its reply", worker_id)
+        function, in_thread = self._commands.get(cmd, (None, True))
+        if function is not None:
+            in_thread = in_thread and not is_coroutine_function(function)
+            return Handler(function, replies=True, in_thread=in_thread)
+        hook = self.on_worker_message
+        is_written = getattr(hook, "__func__", hook) is not Conductor.on_worker_message
+        return Handler(
+            lambda post: hook(post.worker_id, post),
+            replies=False,
+            in_thread=is_written and not is_coroutine_function(hook),
+        )
 
     def _note_stats(self, report: StatsReport) -> None:
         self._last_stats = report.agg.last

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterable, Callable, Collection, Iterable, Itera
 from contextlib import suppress
 from itertools import groupby, islice, repeat
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core.jobs import Job, Jobs
@@ -132,6 +132,9 @@ class Intake:
         self._next_id = 0
         self._asked = 0
         """How many jobs the core has asked for last."""
+        self.is_expecting: Callable[[], bool] = lambda: False
+        """Whether somebody is at work who may add jobs: the intake is not over before."""
+        self._owes_answer = False
         self._reader: _ReadingThread | _ReadingTask | None = None
         self._posted: deque[tuple[Any, Key | None, float | None]] = deque()
         """Jobs, with key and limit, that other threads have added."""
@@ -163,8 +166,16 @@ class Intake:
         elif self._queue._iterator is not None or self._queue._async_iterator is not None:
             self._reader = self._reader or self._make_reader()
             self._reader.request(count)
+        elif self.is_expecting():
+            self._owes_answer = True
         else:
             self._post(ev.IntakeEnded())
+
+    def go_on(self) -> None:
+        """Answer what could not be answered while somebody might add jobs."""
+        if self._owes_answer and not self._is_closed:
+            self._owes_answer = False
+            self.read(self._asked)
 
     def _make_reader(self) -> _ReadingThread | _ReadingTask:
         queue, keep = self._queue, self._queue._front.append
@@ -179,9 +190,46 @@ class Intake:
 
     def add_job(self, payload: Any, key: Key | None, timeout: float | None) -> None:
         """Accept one job at once, unasked."""
+        if self._is_closed:  # the run is over: the job has not been started
+            self._queue._appended.append(payload)
+            return
         keys = None if key is None else [key]
         limits = None if timeout is None else [timeout]
         self._accept([payload], keys, limits, is_answer=False)
+
+    def add_encoded(self, added: list[tuple[Encoded, bytes | None, float | None]]) -> None:
+        """Accept jobs that workers add: payload, key and limit of each.
+
+        One that cannot be unpickled here is refused.
+        """
+        jobs = []
+        for value, key, timeout in added:
+            thing: Literal["key", "payload"] = "key"
+            made: Any = None
+            try:
+                made = key if key is None else decode(Encoded(key, []))
+                thing = "payload"
+                jobs.append((decode(value), made, timeout))
+            except KeyboardInterrupt:
+                raise  # more likely the user's than the payload's
+            except BaseException as error:  # a class's __setstate__ may raise anything
+                encoded = key if thing == "key" and key is not None else value
+                self._refuse_added(made, thing, encoded, error)
+        self._accept_each(jobs)
+
+    def _refuse_added(
+        self,
+        key: Any,
+        thing: Literal["key", "payload"],
+        encoded: Encoded | bytes,
+        error: BaseException,
+    ) -> None:
+        from okanjo_conductor._wire import refusals  # rarely needed
+
+        number, self._next_id = JobId(self._next_id), self._next_id + 1
+        shown = key if type(key) in ATOMS - {type(None)} else number
+        refusal = refusals.unloadable(shown, thing, encoded, error, "the conductor")
+        self._post(ev.JobRefused(job=Job(number, shown, None, None), error=refusal))
 
     def post_job(self, payload: Any, key: Key | None, timeout: float | None) -> bool:
         """Have one job accepted soon, from any thread.
@@ -202,7 +250,14 @@ class Intake:
         with self._posting:
             posted = tuple(self._posted)
             self._posted.clear()
-        for is_plain, jobs in groupby(posted, lambda job: job[1:] == (None, None)):
+        self._accept_each(posted)
+
+    def _accept_each(self, added: Iterable[tuple[Any, Key | None, float | None]]) -> None:
+        """Accept jobs with key and limit of each, unasked, as many at once as is possible."""
+        if self._is_closed:  # the run is over: they have not been started
+            self._queue._appended.extend(payload for payload, _, _ in added)
+            return
+        for is_plain, jobs in groupby(added, lambda job: job[1:] == (None, None)):
             if is_plain:
                 self._accept([payload for payload, _, _ in jobs], is_answer=False)
             else:
@@ -232,7 +287,9 @@ class Intake:
             then()
 
     def _on_append(self) -> None:
-        if not self._is_closed:
+        if self._owes_answer:
+            self.go_on()
+        elif not self._is_closed:
             self._post(ev.IntakeReopened())
             reader = self._reader
             is_reading = reader is not None and reader.is_asked
@@ -252,6 +309,7 @@ class Intake:
 
     def _break(self, error: BaseException) -> None:
         self.error = error
+        self._owes_answer = False
         self._queue._iterator = self._queue._async_iterator = None
         self._post(ev.IntakeEnded(is_final=True))
 

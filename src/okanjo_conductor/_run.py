@@ -11,7 +11,7 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from okanjo_conductor import _exchange as exchange
+from okanjo_conductor import _posts as posts
 from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core.prefetch import MAX_BATCH
@@ -23,7 +23,8 @@ from okanjo_conductor._intake import Intake
 from okanjo_conductor._io import bootstrap, cells, links
 from okanjo_conductor._io.conductor_link import ConductorLink
 from okanjo_conductor._io.loops import call_soon
-from okanjo_conductor._types import Cause, Ordinal, WorkerId
+from okanjo_conductor._posts import Posts
+from okanjo_conductor._types import Cause, JobProgress, Ordinal, WorkerId
 from okanjo_conductor._vitals import Vitals
 from okanjo_conductor._wire import byvalue, failures, pickling
 from okanjo_conductor._wire import messages as msg
@@ -35,7 +36,7 @@ from okanjo_conductor.errors import (
     SerialisationError,
     TooManyFailuresError,
 )
-from okanjo_conductor.lookups import arrays
+from okanjo_conductor.lookups import arrays, live
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._intake import JobsQueue
     from okanjo_conductor._io.launching import EarlyTemplate
     from okanjo_conductor._io.loops import Loop, Timer
-    from okanjo_conductor._types import Attempt, Key, Report, StatsReport
+    from okanjo_conductor._types import Attempt, JobId, Key, Report, StatsReport
     from okanjo_conductor._wire.messages import AnyMessage
     from okanjo_conductor.errors import ProtocolError
 
@@ -60,7 +61,7 @@ _TOLD_OF_AN_ERROR = 1000
 
 if TYPE_CHECKING:  # making protocols takes a while, in every new process
 
-    class Owner(exchange.Owner, Protocol):
+    class Owner(live.Owner, posts.Owner, Protocol):
         """The conductor, as its run sees it."""
 
         def _note_stats(self, report: StatsReport) -> None: ...
@@ -94,6 +95,7 @@ class Run:
         job_timeout: float | Callable[[Any], float | None] | None,
         buffer: OutcomeBuffer | None,
         buffer_limit: int | None,
+        sticky: list[tuple[str, Encoded]],
     ) -> None:
         self._owner = owner
         self._loop = loop
@@ -111,6 +113,10 @@ class Run:
         self._links: dict[int, ConductorLink] = {}
         self._arena = arrays.place(owner.lookups)
         self.exchange = Exchange(owner, self._loop, self._links, self._arena)
+        self.posts = Posts(owner, self._loop, self._links, sticky, self.intake.go_on)
+        self.intake.is_expecting = lambda: self.posts.is_at_work
+        self._added: dict[JobId, int] = {}
+        """By unfinished job, how many jobs it has added: once, however often it is executed."""
         self._vitals = Vitals(
             self._loop,
             self._links,
@@ -119,6 +125,8 @@ class Run:
             signal_worker=self._cluster.signal_worker,
             emit=owner._emit,
         )
+        self._to_add: list[tuple[Encoded, bytes | None, float | None]] = []
+        """Jobs that workers have added, to be accepted before the next event."""
         self._last_words: dict[int, str] = {}
         self._farewells: set[int] = set()
         """Workers that have said that they leave."""
@@ -195,7 +203,7 @@ class Run:
             self._end()
         except Exception as error:
             self._broken = self._broken or error
-        self.intake.close(lambda: self._cluster.close(self._conclude))
+        self.posts.close(lambda: self.intake.close(lambda: self._cluster.close(self._conclude)))
 
     def _conclude(self) -> None:
         if self._buffer is not None:
@@ -214,6 +222,8 @@ class Run:
         for link in self._links.values():
             link.finish()
         self._links.clear()
+        self.intake.stop()
+        self._accept_added()
         self._vitals.close()
         self.exchange.close()
         if self._arena is not None:
@@ -241,6 +251,8 @@ class Run:
 
     def post(self, event: ev.Event) -> None:
         """Hand an event to the core and take the step; an event that comes of it waits."""
+        if self._to_add:
+            self._accept_added()  # ahead of the outcome of the job that has added them
         self._events.append(event)
         if self._is_handling:
             return
@@ -259,10 +271,16 @@ class Run:
             self._is_handling = False
         self._set_timer()
 
+    def interrupt(self, why: str) -> None:
+        """Abort, and do not wait for handlers of commands: something is raised out of the run."""
+        self.posts.abandon()
+        self.post(ev.AbortRequested(why=why))
+
     def give_up(self) -> None:
         """End the run at once: the core or the shell itself has failed, or nobody will wait."""
         self.kill_workers()
         self._finish(None)
+        self.posts.abandon()
 
     def _set_timer(self) -> None:
         deadline = None if self._is_over else self._state.next_deadline()
@@ -294,6 +312,8 @@ class Run:
 
     def _deliver(self, records: list[Record]) -> None:
         owner = self._owner
+        if self._added:
+            self._forget_added(records)
         for record in records:
             self._report.add(record)
             if isinstance(record, JobsDone):
@@ -312,6 +332,14 @@ class Run:
             self._events.append(ev.DeliveryPaused())
         if self._state.is_dry and self.intake.known():
             self._events.append(ev.IntakeReopened())
+
+    def _forget_added(self, records: list[Record]) -> None:
+        for record in records:
+            if isinstance(record, JobsDone):
+                for job_id in record.jobs.ids:
+                    self._added.pop(job_id, None)
+            elif isinstance(record, JobFailed):
+                self._added.pop(record.job.id, None)
 
     def _resume_delivery(self) -> None:
         call_soon(self._loop, self.post, ev.DeliveryResumed())
@@ -338,6 +366,7 @@ class Run:
             self._loop.call_soon(self.on_worker_exited, worker_id, None, None, detail)
             return
         self._links[worker_id] = ConductorLink(worker_id, ours, self._loop, self)
+        self.posts.worker_added(worker_id)
         order = bootstrap.Start(
             worker_id, command.slot, self._owner.id, True, self._options, _root_level()
         )
@@ -436,6 +465,7 @@ class Run:
             link.finish()  # the core may answer its last outcomes with a hand-out: still a link
             stderr = link.stderr
             del self._links[worker_id]
+            self.posts.worker_gone(worker_id)
         self.exchange.lookups.forget_worker(worker_id)
         if code is None and signal is None and worker_id in self._farewells:
             code = 0  # its status went with the template that had forked it
@@ -494,7 +524,8 @@ class Run:
         except BaseException as error:  # a class's __setstate__ may raise anything
             from okanjo_conductor._wire import refusals  # rarely needed
 
-            key = self._state.key_of(WorkerId(worker_id), Ordinal(ordinal))
+            job = self._state.job_of(WorkerId(worker_id), Ordinal(ordinal))
+            key = None if job is None else job.key
             return None, refusals.unloadable(key, "value", encoded, error)
 
     def _post_done(
@@ -546,7 +577,8 @@ class Run:
         else:
             self.exchange.on_message(worker_id, message)
 
-    def _on_ready(self, worker_id: int, _message: msg.Ready) -> None:
+    def _on_ready(self, worker_id: int, message: msg.Ready) -> None:
+        self._links[worker_id].note_urgent(message.urgent)
         self.post(ev.WorkerReady(worker_id=WorkerId(worker_id)))
 
     def _on_large_outcome(self, worker_id: int, message: msg.LargeOutcome) -> None:
@@ -559,6 +591,37 @@ class Run:
             self._post_done(worker_id, [message.ordinal], [message.nanoseconds], 0, [value])
         else:
             self._post_failed(worker_id, message.ordinal, message.nanoseconds, failure)
+
+    def _on_ask(self, worker_id: int, message: msg.Ask) -> None:
+        self.posts.on_ask(worker_id, message)
+
+    def _on_response(self, worker_id: int, message: msg.Response) -> None:
+        self.posts.on_response(worker_id, message)
+
+    def _on_add_job(self, worker_id: int, message: msg.AddJob) -> None:
+        adder = self._state.job_of(WorkerId(worker_id), Ordinal(message.ordinal))
+        if adder is not None:
+            if message.number <= self._added.get(adder.id, 0):
+                return  # an earlier attempt has added it
+            self._added[adder.id] = message.number
+        if not self._to_add:
+            self._loop.call_soon(self._accept_added)
+        self._to_add.append((message.value, message.key, message.timeout))
+
+    def _accept_added(self) -> None:
+        """Accept what workers have added, together: a step for each would be slow."""
+        added, self._to_add = self._to_add, []
+        if added:
+            self.intake.add_encoded(added)
+
+    def _on_progress(self, worker_id: int, message: msg.Progress) -> None:
+        job = self._state.job_of(WorkerId(worker_id), Ordinal(message.ordinal))
+        if job is not None and self._owner._has_listeners("job_progress"):
+            progress = JobProgress(worker_id, job.key, message.fraction, message.text)
+            self._owner._emit("job_progress", progress)
+
+    def _on_abort_run(self, _worker_id: int, message: msg.AbortRun) -> None:
+        self.post(ev.AbortRequested(why=message.why))
 
     def _on_declined(self, worker_id: int, message: msg.Declined) -> None:
         self.post(
@@ -611,6 +674,11 @@ _ON_MESSAGE: dict[type[Any], Callable[[Run, int, Any], None]] = {
     msg.Bell: Run._on_nothing,
     msg.LargeOutcome: Run._on_large_outcome,
     msg.Declined: Run._on_declined,
+    msg.Ask: Run._on_ask,
+    msg.Response: Run._on_response,
+    msg.AddJob: Run._on_add_job,
+    msg.Progress: Run._on_progress,
+    msg.AbortRun: Run._on_abort_run,
     msg.Stats: Run._on_stats,
     msg.LastWords: Run._on_last_words,
     msg.Bye: Run._on_bye,

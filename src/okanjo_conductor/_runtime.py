@@ -35,6 +35,8 @@ from okanjo_conductor._wire import failures, pickling, records
 from okanjo_conductor._wire.byvalue import encode_by_value, reducers
 from okanjo_conductor._wire.codec import ATOMS, Encoded, decode_payload, encode
 from okanjo_conductor._wire.messages import (
+    AbortRun,
+    AddJob,
     Bell,
     Bye,
     Declined,
@@ -44,12 +46,14 @@ from okanjo_conductor._wire.messages import (
     LargeOutcome,
     LastWords,
     Log,
+    Progress,
     Ready,
     Stats,
     Stop,
 )
 from okanjo_conductor.errors import (
     ConductorStateError,
+    ConfigurationError,
     JobError,
     JobTimeoutError,
     RemoteError,
@@ -61,7 +65,7 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Iterator
     from types import FrameType
-    from typing import Any, NoReturn, TypeAlias
+    from typing import Any, Literal, NoReturn, TypeAlias
 
     from okanjo_conductor._basis import Basis
     from okanjo_conductor._io.assignment import Assignment
@@ -73,8 +77,8 @@ CRASH_CODE = 4
 _BELL = 10_000_000
 """Nanoseconds of work after which the conductor is told, at the next end of a job: as long as a
 batch, for the same reason."""
-_TURN = 0.05
-"""Seconds that a thread other than the main one reads the link at a time."""
+_QUIET = 100_000_000
+"""Nanoseconds between two reports of progress."""
 _SETTLED, _NEVER = 50_000_000, 1 << 63
 """Nanoseconds of life after which a worker registers for the barrier, 2 ms of work; and no more."""
 _INTERRUPT_AGAIN = 0.02
@@ -96,18 +100,19 @@ def current_job() -> JobInfo | None:
 
 
 def current_worker() -> Basis:
-    """Return the worker of this process: how a plain function reaches lookups.
+    """Return the worker of this process, for code that is not a method of it.
+
+    A worker made of a function talks to its conductor through this:
+    ``current_worker().lookup(…)``, ``.add_job(…)``, ``.request(…)``, ``.notify(…)``,
+    ``.progress(…)``.
 
     Raises:
-        ConductorStateError: this process is no worker, or has not begun to work.
+        ConductorStateError: no worker was started in this process.
     """
     if _started is None:
-        message = (
-            "current_worker() is for code that a worker process runs; in the main process, ask the "
-            "Conductor itself"
-        )
+        message = "current_worker() is called outside a worker process; ask is_worker() first"
         raise ConductorStateError(message)
-    return _started._worker
+    return _started.worker
 
 
 def start(worker: Basis) -> None:
@@ -152,7 +157,7 @@ class Runtime:
     """The life of one worker process."""
 
     def __init__(self, worker: Basis, place: Assignment) -> None:
-        self._worker = worker
+        self.worker = self._worker = worker
         self._place = place
         self._link: WorkerLink = place.link
         handlers: dict[type[Any], Callable[[Any], None]] = {
@@ -184,6 +189,14 @@ class Runtime:
         """A run of ordinals skipped and not yet reported."""
         self._overdue = 0
         """The ordinal that is to be interrupted as soon as it can be."""
+        self._adding = threading.Lock()
+        """Held while a job is added: numbers go out in order."""
+        self._added = 0, 0
+        """An ordinal, and how many jobs it has added."""
+        self._said_at = 0
+        """When progress was sent last."""
+        self._unsaid: Progress | None = None
+        """Progress that waits for its time."""
 
     # Life
 
@@ -191,6 +204,7 @@ class Runtime:
         """Set up, work, tear down."""
         worker, link = self._worker, self._link
         worker._attach(self, self._place)
+        self.talk.urgent = worker._urgent
         self._is_heard = worker._hears("job_done")
         worker._on_listener(self._note_listener)
         _logs.install(self, self._place.log_level)
@@ -198,7 +212,8 @@ class Runtime:
         try:
             worker.setup()
             worker.start_monitoring()
-            link.send(Ready())
+            self.talk.serve_urgent()
+            link.send(Ready(sorted(worker._urgent)))
             self._work()
             worker.teardown()
             worker.stop_monitoring()
@@ -482,6 +497,71 @@ class Runtime:
         totals, span = self._worker._take_report()
         self.talk.send(Stats(totals, span))
         self._emit("stats", totals)
+
+    def add_job(self, job: Any, key: Key | None, timeout: float | None) -> None:
+        """Send a job to be added, on behalf of the job at hand."""
+        if timeout is not None and not timeout > 0:
+            message = f"add_job(timeout={timeout!r}): seconds, more than 0"
+            raise ConfigurationError(message)
+        value = self._travelling(job, "payload", key)
+        packed = None if key is None else bytes(self._travelling(key, "key", key).blob)
+        if self._link.is_abandoned:  # the lock may be held by a thread that is not in this fork
+            text = "only the worker can add jobs, not a process that a job has forked"
+            raise ConductorStateError(text)
+        with self._adding:
+            ordinal = self._ordinal()
+            number = self._added[1] + 1 if self._added[0] == ordinal else 1
+            seconds = None if timeout is None else float(timeout)
+            self.talk.send(AddJob(ordinal, number, packed, seconds, value))
+            self._added = ordinal, number
+
+    @staticmethod
+    def _travelling(value: Any, what: Literal["payload", "key"], key: Key | None) -> Encoded:
+        """Pickle a part of a job that is added."""
+        try:
+            return encode(value)
+        except BaseException as error:
+            from okanjo_conductor._wire import refusals  # rarely needed
+
+            shown = "to be added" if key is None else key
+            raise refusals.unpicklable(shown, what, value, error) from error
+
+    def report_progress(self, fraction: float, text: str) -> None:
+        """Send how far the job at hand is: now, or when the last time is long enough ago."""
+        if not 0 <= fraction <= 1:
+            message = f"progress({fraction!r}): a fraction of the job, from 0 to 1"
+            raise ConfigurationError(message)
+        ordinal = self._ordinal()
+        if not ordinal:
+            return
+        waits, self._unsaid = self._unsaid, Progress(ordinal, float(fraction), str(text))
+        left = self._said_at + _QUIET - perf_counter_ns()
+        if left <= 0:
+            self._say_progress()
+        elif waits is None:
+            later = threading.Timer(left / 1e9, self._say_progress)
+            later.daemon = True
+            later.start()
+
+    def _say_progress(self) -> None:
+        progress, self._unsaid = self._unsaid, None
+        if progress is not None and progress.ordinal == self._ordinal():
+            self._said_at = perf_counter_ns()
+            with suppress(ConductorGone, OSError):  # the main thread comes across that
+                self.talk.send(progress)
+
+    def abort_run(self, reason: str) -> None:
+        """Ask for the end of the run."""
+        job = self.job_at_hand()
+        where = f" in job {job.key!r}" if job else ""
+        said = f": {reason}" if reason else ""
+        who = f"worker {self._place.worker_id}{where}"
+        self.talk.send(AbortRun(f"{who} asked for it{said}"))
+
+    def _ordinal(self) -> int:
+        """Return the ordinal of the job at hand, or 0 between jobs."""
+        batch, index = self._batch, self._index
+        return 0 if batch is None or index < 0 else batch.first + index
 
     def _ring(self) -> None:
         """Tell the conductor that there are outcomes, if it has not been told of all."""

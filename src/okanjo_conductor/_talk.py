@@ -2,10 +2,15 @@
 
 Any thread that waits for something reads the job link meanwhile, one at a time. Replies are handed
 over at once; other messages wait for the end of the job; what is about jobs goes to the runtime.
+
+A worker with handlers that are marked ``during_job`` has a thread more, for which the conductor
+rings a bell. It sleeps until then, reads the link as anybody else who waits, and runs those
+handlers. So there is one link still, and one order on it.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from itertools import count
@@ -15,9 +20,18 @@ from okanjo_conductor._logs import log
 from okanjo_conductor._types import Message
 from okanjo_conductor._wire import failures
 from okanjo_conductor._wire.byvalue import encode_by_value
-from okanjo_conductor._wire.codec import decode
-from okanjo_conductor._wire.messages import Answer, Ask, Forget, Invalidate, Load, Post
-from okanjo_conductor.errors import SerialisationError
+from okanjo_conductor._wire.codec import decode, encode
+from okanjo_conductor._wire.messages import (
+    Answer,
+    Ask,
+    Forget,
+    Invalidate,
+    Load,
+    Post,
+    Request,
+    Response,
+)
+from okanjo_conductor.errors import SerialisationError, UnknownCommandError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,10 +41,14 @@ if TYPE_CHECKING:
     from okanjo_conductor._basis import Basis
     from okanjo_conductor._io.assignment import Assignment
     from okanjo_conductor._io.worker_link import WorkerLink
+    from okanjo_conductor._wire.codec import Encoded
     from okanjo_conductor._wire.messages import AnyMessage
 
 _TURN = 0.05
 """Seconds that a thread reads the link at a time."""
+_IDLE_TURN = 0.25
+"""Seconds that the main thread waits for the link without holding it: another thread that waits may
+be woken in its place, once in a while."""
 
 
 class ConductorGone(BaseException):
@@ -148,10 +166,18 @@ class Talk:
             Load: self._on_load,
             Invalidate: self._on_invalidate,
             Post: self._on_post,
+            Request: self._on_request,
             **handlers,
         }
-        self.posts: deque[Message] = deque()
+        self.posts: deque[Post | Request] = deque()
         """Messages that wait for the end of the job."""
+        self.urgent: frozenset[str] = frozenset()
+        """Commands whose messages do not wait."""
+        self._urgent_posts: deque[Post | Request] = deque()
+        """Messages for the thread that the bell wakes: it alone handles them, in their order."""
+        self._urgent_thread = 0
+        self._broken: BaseException | None = None
+        """What ended that thread: an end for the whole worker, as if the main thread met it."""
         self._arrived: deque[Post] = deque()
         """Replies to hand over: not while reading, because who gets one may ask for another."""
         self._reading = threading.Lock()
@@ -174,7 +200,8 @@ class Talk:
             if left is not None and left <= 0:
                 message = f"no reply within {timeout} s"
                 raise TimeoutError(message)
-            self._check()
+            if threading.get_ident() != self._urgent_thread:
+                self._check()
             if not (self._reading.acquire(blocking=False) or self._reading.acquire(timeout=_TURN)):
                 continue
             try:
@@ -187,10 +214,19 @@ class Talk:
 
     def read_unless(self, is_met: Callable[[], bool]) -> None:
         """Block until something arrives, unless a condition is met, and handle it."""
+        if self.urgent:
+            self._read_beside_the_bell(is_met)
+            return
         with self._reading:
-            if not is_met():
+            if not (is_met() or self._arrived):
                 self._handle(self._received(self._link.receive))
         self._deliver_replies()
+
+    def _read_beside_the_bell(self, is_met: Callable[[], bool]) -> None:
+        """Wait without the lock: who answers the bell must get at the link meanwhile."""
+        if not (is_met() or self._arrived):
+            self._link.wait(_IDLE_TURN)
+        self.read_nowait()
 
     def read_nowait(self) -> None:
         """Handle what has arrived."""
@@ -198,12 +234,38 @@ class Talk:
             self._handle(self._received(self._link.receive_nowait))
         self._deliver_replies()
 
-    @staticmethod
-    def _received(read: Callable[[], list[AnyMessage]]) -> list[AnyMessage]:
+    def serve_urgent(self) -> None:
+        """Handle urgent messages during jobs, in a thread for that, if there may be any."""
+        if self.urgent:
+            os.register_at_fork(after_in_child=self._reset_lock)
+            threading.Thread(target=self._handle_urgent, name="urgent", daemon=True).start()
+
+    def _handle_urgent(self) -> None:
+        self._urgent_thread = threading.get_ident()
         try:
-            return read()
+            while True:
+                self._link.await_bell()
+                with self._reading:
+                    self._handle(self._received(self._link.receive_all))
+                self._link.wake()  # what was read besides is for the main thread
+                while self._urgent_posts:
+                    self._hand_over(self._urgent_posts.popleft())
+        except EOFError:
+            return  # the conductor is gone, or a job has closed the bell
+        except BaseException as error:
+            self._broken = error
+
+    def _reset_lock(self) -> None:
+        self._reading = threading.Lock()  # a thread that is not in this fork may have held it
+
+    def _received(self, read: Callable[[], list[AnyMessage]]) -> list[AnyMessage]:
+        try:
+            messages = read()
         except (EOFError, ConnectionResetError) as error:
             raise ConductorGone from error
+        if self._broken is not None:
+            raise self._broken
+        return messages
 
     def _handle(self, messages: list[AnyMessage]) -> None:
         for message in messages:
@@ -228,16 +290,17 @@ class Talk:
 
     def _on_post(self, message: Post) -> None:
         if message.callback is None:
-            error, data = _decoded(message)
-            if error is None:
-                self.posts.append(self._message(message, data))
-            else:
-                log().error("message %r is lost: %s", message.cmd, error)
+            self._on_request(message)
         else:
             self._arrived.append(message)
 
-    def _message(self, post: Post, data: Any) -> Message:
-        return Message(post.cmd, data, post.callback, self._place.worker_id, self._place.master_id)
+    def _on_request(self, message: Post | Request) -> None:
+        is_urgent = message.cmd in self.urgent
+        (self._urgent_posts if is_urgent else self.posts).append(message)
+
+    def _message(self, post: Post | Request, data: Any) -> Message:
+        callback = post.callback if isinstance(post, Post) else None
+        return Message(post.cmd, data, callback, self._place.worker_id, self._place.master_id)
 
     def _deliver_replies(self) -> None:
         """Hand over the replies that have arrived."""
@@ -255,29 +318,62 @@ class Talk:
             self.fire(callback, error, None)
             return
         message = self._message(reply, data)
-        self._hand_to_user(message)
+        try:
+            self._worker.on_master_message(message)
+        except (Exception, SystemExit):
+            log().exception("on_master_message raised for the reply to %r", reply.cmd)
         if callback in self._replies:
             self.fire(callback, None, message)
 
     def deliver_posts(self) -> None:
         """Let the worker handle the messages that waited."""
         while self.posts:
-            self._hand_to_user(self.posts.popleft())
+            self._hand_over(self.posts.popleft())
 
-    def _hand_to_user(self, post: Message) -> None:
+    def _hand_over(self, post: Post | Request) -> None:
+        """Let the worker handle a message; answer it if it is a request."""
+        error, data = _decoded(post)
+        reply = _NOTHING
+        if error is None:
+            try:
+                reply = self._encoded(post.cmd, self._worker._handle(self._message(post, data)))
+            except (Exception, SystemExit) as raised:
+                error = raised
+        if isinstance(post, Request):
+            packed = failures.pack(failures.take_apart(error)) if error else None
+            self.send(Response(post.request, packed, reply))
+        elif isinstance(error, UnknownCommandError):
+            log().warning("%s", error)
+            return
+        if error is not None and not isinstance(error, UnknownCommandError):
+            log().error("the handler of command %r raised", post.cmd, exc_info=error)
+
+    def _encoded(self, cmd: str, reply: Any) -> Encoded:
         try:
-            self._worker.on_master_message(post)
-        except (Exception, SystemExit):
-            log().exception("on_master_message raised for command %r", post.cmd)
+            return encode_by_value(reply)
+        except Exception as error:
+            text = (
+                f"what worker {self._place.worker_id} replied to {cmd!r} cannot be pickled: "
+                f"{failures.said(error)}"
+            )
+            raise SerialisationError(text) from error
 
     # Saying something
+
+    def tell(self, command: str, data: Any) -> None:
+        """Send a custom message that nobody replies to."""
+        self.send(Ask(command, None, encode_by_value(data)))
 
     def ask(self, command: str, data: Any, callback: Callable[..., Any] | None) -> Reply:
         """Send a custom message."""
         reply = Reply(self)
         name = f"{self._place.worker_id}-{next(self._numbers)}"
         self._replies[name] = reply, callback
-        self.send(Ask(command, name, encode_by_value(data)))
+        try:
+            self.send(Ask(command, name, encode_by_value(data)))
+        except BaseException:
+            del self._replies[name]
+            raise
         return reply
 
     def fire(self, name: str, error: BaseException | None, data: Any) -> None:
@@ -316,9 +412,12 @@ class Talk:
             raise ConductorGone from error
 
 
-def _decoded(message: Answer | Post) -> tuple[BaseException | None, Any]:
-    """Read the error and the value of a reply."""
-    if message.error is not None:
+_NOTHING = encode(None)
+
+
+def _decoded(message: Answer | Post | Request) -> tuple[BaseException | None, Any]:
+    """Read the error and the value of a reply, or the value of a request."""
+    if not isinstance(message, Request) and message.error is not None:
         return failures.rebuild(failures.unpack(message.error)), None
     try:
         return None, decode(message.value)  # type: ignore[arg-type]  # no plain data: see `Answer`

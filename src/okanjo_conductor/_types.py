@@ -261,6 +261,16 @@ class WorkerExit(Frozen):
         return self._replace(type="worker_crash")
 
 
+class JobProgress(Frozen):
+    """The payload of the ``job_progress`` event: what a job said with `progress`."""
+
+    worker_id: int
+    key: Key
+    fraction: float
+    """From 0 to 1."""
+    text: str
+
+
 class WorkerStuck(Frozen):
     """The payload of the ``worker_stuck`` event: a job takes longer than `stuck_after`."""
 

@@ -5,14 +5,40 @@ from __future__ import annotations
 from pyee.base import EventEmitter
 
 from okanjo_conductor._basis import Basis
+from okanjo_conductor.errors import ConfigurationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn
+    from typing import Any, NoReturn, TypeVar
 
-    from okanjo_conductor._talk import Reply
+    from okanjo_conductor._io.assignment import Assignment
+    from okanjo_conductor._runtime import Runtime
     from okanjo_conductor._types import JobInfo
+
+    _Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+_MARK = "_okanjo_conductor_command"
+"""Attribute of a method that handles a command: its name, and whether it does so during a job."""
+
+
+def command(name: str, *, during_job: bool = False) -> Callable[[_Method], _Method]:
+    """Decorate a method of a `ConductorWorker` that handles a command of the conductor.
+
+    It is called with a `Message`. What it returns is the reply to a request; what it raises, the
+    requester gets to see.
+
+    Args:
+        during_job: whether it is run at once, in a thread for that, while a job goes on. Otherwise
+            it is run between jobs.
+    """
+
+    def mark(method: _Method) -> _Method:
+        setattr(method, _MARK, (name, during_job))
+        return method
+
+    return mark
 
 
 class ConductorWorker(EventEmitter, Basis):
@@ -80,33 +106,6 @@ class ConductorWorker(EventEmitter, Basis):
         """
         self._live.die(err)
 
-    def send_request_to_master(
-        self,
-        command_name: str,
-        data: Any = None,
-        callback: Callable[[BaseException | None, Any], Any] | None = None,
-    ) -> Reply:
-        """Send the conductor a message that it may reply to.
-
-        Args:
-            callback: called with error and reply, a `Message`, when it is here.
-
-        Returns:
-            A future; ``result(timeout)`` is the reply.
-        """
-        return self._live.talk.ask(command_name, data, callback)
-
-    def request(self, command_name: str, data: Any = None, *, timeout: float | None = None) -> Any:
-        """Send the conductor a message and wait for the data of its reply.
-
-        Raises:
-            TimeoutError: no reply came in `timeout` seconds.
-            UnknownCommandError: the conductor does not handle this command.
-            Exception: what its handler raised.
-        """
-        reply = self.send_request_to_master(command_name, data).result(timeout)
-        return getattr(reply, "data", reply)
-
     def fire_request_callback(
         self, callback_name: str, err: BaseException | None = None, data: Any = None
     ) -> None:
@@ -114,6 +113,12 @@ class ConductorWorker(EventEmitter, Basis):
         self._live.talk.fire(callback_name, err, data)
 
     # For the runtime
+
+    def _attach(self, runtime: Runtime, place: Assignment) -> None:
+        super()._attach(runtime, place)
+        found = _commands_of(type(self))
+        self._commands = {name: getattr(self, method) for name, (method, _) in found.items()}
+        self._urgent = frozenset(name for name, (_, during_job) in found.items() if during_job)
 
     def _hears(self, event: str) -> bool:
         return bool(self.listeners(event))
@@ -126,3 +131,22 @@ class ConductorWorker(EventEmitter, Basis):
             note(event)
 
         self.on("new_listener", on_new_listener)
+
+
+def _commands_of(kind: type[Any]) -> dict[str, tuple[str, bool]]:
+    """Find the methods that handle commands: by command, method name and whether during a job."""
+    found: dict[str, tuple[str, bool]] = {}
+    for base in reversed(kind.__mro__):
+        own: dict[str, tuple[str, bool]] = {}
+        for method, member in vars(base).items():
+            name, during_job = getattr(member, _MARK, (None, False))
+            if name in own:
+                message = (
+                    f"{base.__qualname__}: both {own[name][0]} and {method} handle {name!r}; "
+                    "a command has one handler"
+                )
+                raise ConfigurationError(message)
+            if name is not None:
+                own[name] = method, during_job
+        found |= own
+    return found

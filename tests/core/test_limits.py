@@ -404,9 +404,9 @@ def test_a_job_that_waits_for_its_backoff_is_cancelled():
 
 def test_a_job_that_is_finished_is_not_found():
     run = Run(2)
-    assert run.state.key_of(1, 1) == "key 0"
+    assert run.state.job_of(1, 1).key == "key 0"
     run.done(1, 1)
-    assert run.state.key_of(1, 1) is None
+    assert run.state.job_of(1, 1) is None
     assert run.state.find("key 0") is None
     run.tell(ev.CancelRequested(job_id=0))
     assert run.ends == {}
@@ -693,8 +693,8 @@ def test_a_slot_whose_jobs_keep_killing_its_workers_waits_longer_and_longer():
 
 def test_a_held_job_is_known_by_its_ordinal():
     run = Run(1)
-    assert run.state.key_of(1, 1) == "key 0"
-    assert run.state.key_of(1, 2) is None
+    assert run.state.job_of(1, 1).key == "key 0"
+    assert run.state.job_of(1, 2) is None
 
 
 def test_the_source_is_dry_when_it_had_nothing_more():

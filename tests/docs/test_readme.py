@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/lookups.md", "docs/tables.md", "docs/testing.md")
+PAGES = (
+    "README.md",
+    "docs/lookups.md",
+    "docs/messages.md",
+    "docs/tables.md",
+    "docs/testing.md",
+)
 BLOCKS = [
     block
     for page in PAGES
@@ -61,3 +67,13 @@ def test_the_census_loses_nothing_though_it_kills_a_worker(tmp_path):
     assert "120 files, 120 outcomes, of 120 different files" in done.stdout
     rows = [json.loads(line) for line in (tmp_path / "census.jsonl").read_text().splitlines()]
     assert len(rows) <= 120
+
+
+def test_the_chat_finds_what_it_looks_for(tmp_path):
+    done = run(str(ROOT / "examples" / "chat.py"), "--zeros", "3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    *lines, last = done.stdout.splitlines()
+    assert last == "12 numbers found, 12 looked for"
+    found = [line for line in lines if line.startswith("000")]
+    assert len(found) == 12
+    assert all("numbers tried: worker " in line for line in found)

@@ -122,7 +122,7 @@ def test_a_worker_that_dies_after_an_abort_is_not_replaced():
     batch = [("tell", "die", "SIGKILL"), *(("double", number) for number in range(100))]
     run = Watched(jobs.Reporter, batch, worker_limit=1)
 
-    @run.conductor.command("told")
+    @run.conductor.command("told", thread=False)  # before anything that the worker did after it
     def abort(_message):
         run.conductor.abort()
 

@@ -63,7 +63,7 @@ class Linked:
         self.job_link = ours.job_link
         self.ours = ConductorLink(1, ours, self.loop, self.receiver)
         self.outputs = theirs.stdout, theirs.stderr
-        self.theirs = WorkerLink(theirs.job_link, theirs.cells)
+        self.theirs = WorkerLink(theirs.job_link, theirs.cells, theirs.bell)
 
     def do(self, *ordinals):
         for ordinal in ordinals:
@@ -85,6 +85,7 @@ def linked():
     for descriptor in (
         *made.outputs,
         made.theirs.black_box,
+        made.theirs._bell,
         made.theirs._wake_read,
         made.theirs._wake_write,
     ):
@@ -216,11 +217,11 @@ def test_a_real_loop_delivers_too():
                 told.set_result((worker_id, message))
 
         link = ConductorLink(7, ours, asyncio.get_running_loop(), Once())
-        worker = WorkerLink(theirs.job_link, theirs.cells)
+        worker = WorkerLink(theirs.job_link, theirs.cells, theirs.bell)
         worker.send(Ready())
         assert await asyncio.wait_for(told, 10) == (7, Ready())
         worker._socket.close()
-        rest = (theirs.stdout, theirs.stderr)
+        rest = (theirs.stdout, theirs.stderr, theirs.bell)
         for descriptor in (*rest, worker.black_box, worker._wake_read, worker._wake_write):
             os.close(descriptor)
         worker.log.ring.release()

@@ -236,11 +236,11 @@ def test_an_interruption_comes_out_and_the_loop_can_go_on(kind, any_loop):
 
 def test_a_coroutine_takes_an_upgrade_and_nothing_is_lost(loop, pair):
     ours, theirs = pair
-    told = []
+    told, was_read = [], asyncio.Event()
 
     async def work():
         told.append("begun")
-        await asyncio.sleep(0.005)
+        await was_read.wait()
         told.append("done")
         loop.call_soon_threadsafe(loop.stop)
 
@@ -251,6 +251,7 @@ def test_a_coroutine_takes_an_upgrade_and_nothing_is_lost(loop, pair):
 
     def read():
         told.append(ours.recv(100))
+        was_read.set()
 
     loop.add_reader(ours, read)
     loop.add_writer(theirs, print)

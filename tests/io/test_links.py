@@ -40,14 +40,16 @@ def test_the_ends_belong_together():
     os.write(theirs.job_link, b"job link")
     os.write(theirs.stdout, b"stdout")
     os.write(theirs.stderr, b"stderr")
+    os.write(ours.bell, b"bell")
     page = cells.map_page(theirs.cells)
     page[cells.CLAIM] = 5
 
     assert ours.job_link.recv(100) == b"job link"
     assert os.read(ours.stdout, 100) == b"stdout"
     assert os.read(ours.stderr, 100) == b"stderr"
+    assert os.read(theirs.bell, 100) == b"bell"
     assert ours.cells[cells.CLAIM] == 5
-    travelling = [theirs.job_link, theirs.cells, theirs.stdout, theirs.stderr]
+    travelling = [theirs.job_link, theirs.cells, theirs.stdout, theirs.stderr, theirs.bell]
     assert theirs.as_list() == travelling
     page.release()
     ours.close()
@@ -57,15 +59,15 @@ def test_the_ends_belong_together():
 def test_the_conductors_ends_never_block_and_the_workers_may():
     ours, theirs = links.make()
 
-    for descriptor in (ours.job_link.fileno(), ours.stdout, ours.stderr):
+    for descriptor in (ours.job_link.fileno(), ours.stdout, ours.stderr, ours.bell):
         assert not os.get_blocking(descriptor)
-    for descriptor in (theirs.job_link, theirs.stdout, theirs.stderr):
+    for descriptor in (theirs.job_link, theirs.stdout, theirs.stderr, theirs.bell):
         assert os.get_blocking(descriptor)
     ours.close()
     theirs.close()
 
 
-@pytest.mark.parametrize("good", range(3))
+@pytest.mark.parametrize("good", range(4))
 def test_links_that_cannot_be_made_leave_nothing_open(good, monkeypatch):
     pipes = []
 

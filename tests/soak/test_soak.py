@@ -1,8 +1,9 @@
-"""The soak, some seconds of it."""
+"""The soaks, some seconds of each."""
 
 from __future__ import annotations
 
 from soak.soak import Options, Soak
+from soak.talk import Talk
 
 
 def test_jobs_survive_a_killer_and_the_books_agree(tmp_path):
@@ -11,3 +12,12 @@ def test_jobs_survive_a_killer_and_the_books_agree(tmp_path):
     assert verdict.is_good, str(verdict)
     assert verdict.jobs == 3_000
     assert verdict.kills > 5
+
+
+def test_each_request_ends_once_though_workers_are_killed():
+    verdict = Talk(1_500, Options(is_quiet=True)).run()
+
+    assert verdict.is_good, str(verdict)
+    assert min(verdict.from_workers, verdict.to_workers) >= 1_500
+    assert verdict.kills > 5
+    assert verdict.gone > 0

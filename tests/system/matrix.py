@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from faults.moments import is_first, note, state_of, touch, wait_for_file, wait_until
-from okanjo_conductor import ConductorWorker
+from okanjo_conductor import ConductorWorker, command
 from okanjo_conductor._io import assignment
 
 MIB = 1 << 20
@@ -137,6 +137,7 @@ class Struck(ConductorWorker):
         super().__init__(logging=False)
         self.moment, self.fault, self.folder = moment, fault, folder
         self.done: Any = None
+        self.answering = threading.Event()
         self.on("job_done", self.after_sending)
 
     def reach(self, moment: str) -> None:
@@ -154,6 +155,14 @@ class Struck(ConductorWorker):
             self.reach("idle")
         elif msg.cmd == "release":
             touch(Path(self.folder) / "release")
+
+    @command("answer", during_job=True)
+    def answer(self, _msg: Any) -> str:
+        try:
+            self.reach("answering")
+        finally:
+            self.answering.set()
+        return "answered"
 
     def after_sending(self) -> None:
         if self.done == VICTIM:
@@ -179,6 +188,12 @@ class Struck(ConductorWorker):
             self.strike_beside(lambda: wait_for_file(Path(self.folder) / "reached"))
             ask = self.lookup if self.moment == "looking up" else self.request
             ask("table", os.getpid())
+        if self.moment == "answering":
+            self.notify("ask me")
+            self.answering.wait()
+        if self.moment == "after adding":
+            self.add_job("added")
+            self.reach("after adding")
         if self.moment == "pickling the result":
             return Mine(self.fault, self.folder, when="pickled")
         if self.moment == "sending the result":

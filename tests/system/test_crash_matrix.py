@@ -36,6 +36,8 @@ unpickling          | U         | U        | C           | C       | C       | C
 setup               | L         | L        | L           | L       | L       | L       | L      | L
 looking up          | E         | X        | C           | C       | C       | C/T     | E      | C
 requesting          | E         | X        | C           | C       | C       | C/T     | E      | C
+answering           | ok        | ok       | C           | C       | C       | C/T     | ok     | L
+after adding        | E         | E        | C           | C       | C       | C/T     | E/M    | L
 running             | E         | E        | C           | C       | C       | C/T     | E/M    | L
 pickling the result | U         | U        | C           | C       | C       | C/T     | U/M    | L
 sending the result  | -         | -        | C           | C       | C       | C/T     | -      | C
@@ -105,7 +107,12 @@ class Scene:
         self.conductor.on("worker_exit", self.exits.append)
         self.conductor.on("worker_exit", lambda _: touch(folder / "release"))
         self.conductor.on("job_done", self.on_done)
+        self.asked = []
+        self.conductor.command("ask me")(self.ask)
         self.conductor.command("table")(lambda msg: Answerer(fault, folder)[msg.data])
+
+    def ask(self, msg):
+        self.asked.append(self.conductor.request_worker(msg.worker_id, "answer"))
 
     def limits(self):
         if self.end == "T":
@@ -182,7 +189,9 @@ def test_each_fault_at_each_moment_has_the_outcome_of_the_table(moment, fault, c
         return
     outcomes = scene.run()
 
-    assert len(outcomes) == len(scene.jobs())
+    assert len(outcomes) == len(scene.jobs()) + (moment == "after adding")
+    assert len(scene.asked) == (moment == "answering") * ENDS[end][2]
+    assert all(reply.done() for reply in scene.asked), "it has ended, one way or the other"
     state, cause, attempts, charged = ENDS[end]
     victim = outcomes.pop(scene.victim)
     assert (victim.state, victim.attempts) == (state, attempts), victim

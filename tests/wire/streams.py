@@ -43,11 +43,17 @@ def messages_with(values: st.SearchStrategy[Encoded]) -> dict[type, st.SearchStr
     histories = st.lists(st.tuples(numbers, history), max_size=3)
     wires = st.lists(atoms | short_bytes, max_size=5)
     return {
-        m.Ready: st.builds(m.Ready),
+        m.Ready: st.builds(m.Ready, st.lists(texts, max_size=3)),
         m.Bell: st.builds(m.Bell),
         m.LargeOutcome: st.builds(m.LargeOutcome, numbers, numbers, st.booleans(), values),
         m.Declined: st.builds(m.Declined, numbers, numbers),
         m.Ask: st.builds(m.Ask, texts, callbacks, values),
+        m.Response: st.builds(m.Response, numbers, errors, values),
+        m.AddJob: st.builds(
+            m.AddJob, numbers, numbers, errors, st.none() | st.floats(0, 1e9), values
+        ),
+        m.Progress: st.builds(m.Progress, numbers, st.floats(0, 1), texts),
+        m.AbortRun: st.builds(m.AbortRun, texts),
         m.LookUp: st.one_of(
             st.builds(m.LookUp, numbers, texts, st.lists(atoms | short_bytes), st.none()),
             st.builds(m.LookUp, numbers, texts, st.none(), values),
@@ -68,6 +74,7 @@ def messages_with(values: st.SearchStrategy[Encoded]) -> dict[type, st.SearchStr
         m.LargeJob: st.builds(m.LargeJob, numbers, short_bytes, history, values),
         m.Define: st.builds(m.Define, texts, short_bytes),
         m.Post: st.builds(m.Post, texts, callbacks, errors, values),
+        m.Request: st.builds(m.Request, numbers, texts, values),
         m.Answer: st.one_of(
             st.builds(m.Answer, numbers, errors, st.lists(atoms, max_size=1), st.none()),
             st.builds(m.Answer, numbers, errors, st.none(), values),

@@ -146,10 +146,9 @@ class ConductorState:
         """Find an unfinished job by its key."""
         return self._ledger.find(key)
 
-    def key_of(self, worker_id: WorkerId, ordinal: Ordinal) -> Key | None:
-        """Return the key of a job that a worker holds, or None if it holds no such job."""
-        job = self._ledger.peek(worker_id, ordinal)
-        return None if job is None else job.key
+    def job_of(self, worker_id: WorkerId, ordinal: Ordinal) -> Job | None:
+        """Return a job that a worker holds, or None if it holds no such job."""
+        return self._ledger.peek(worker_id, ordinal)
 
     def next_deadline(self) -> float | None:
         """When `TimePassed` is due if nothing else happens before, or None."""

@@ -77,6 +77,10 @@ class ConductorLink:
         self._connection = Connection()
         self._is_open = True
         self._is_writing = False
+        self._owes_bell = False
+        """A message is on its way that the worker must not let wait."""
+        self.urgent: frozenset[str] = frozenset()
+        """Commands that the worker handles during a job."""
         self._is_spoilt = False
         """Garbage was read: nothing that follows can be believed."""
         self._applied = 0
@@ -121,6 +125,19 @@ class ConductorLink:
             self._connection.outbox.append(segments)
             if self._connection.outbox and not self._is_writing:
                 self._flush()
+            elif self._owes_bell:
+                self._ring()  # only who reads makes room
+
+    def send_command(self, cmd: str, message: AnyMessage) -> None:
+        """Send a message as `send`, and ring where the worker handles this command at once."""
+        self._owes_bell |= cmd in self.urgent
+        self.send(message)
+
+    def note_urgent(self, commands: list[str]) -> None:
+        """Take note of what the worker handles during a job; it may have some of it already."""
+        self.urgent = frozenset(commands)
+        if commands:
+            self._ring()
 
     def tick(self) -> None:
         """Pass on outcomes that nobody has announced."""
@@ -251,15 +268,24 @@ class ConductorLink:
             while outbox:
                 outbox.sent(self._ends.job_link.sendmsg(outbox.views()))
         except BlockingIOError:
+            if self._owes_bell:
+                self._ring()
             if not self._is_writing:
                 self._is_writing = True
                 self._loop.add_writer(self._ends.job_link, self._flush)
             return
         except OSError:  # the worker is gone; its exit tells what that means
             outbox.clear()
+        if self._owes_bell:
+            self._owes_bell = False
+            self._ring()
         if self._is_writing:
             self._is_writing = False
             self._loop.remove_writer(self._ends.job_link)
+
+    def _ring(self) -> None:
+        with suppress(OSError):  # the worker is gone, or has been rung for often enough
+            os.write(self._ends.bell, b"\0")
 
 
 class LineForwarder:

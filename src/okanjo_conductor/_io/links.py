@@ -4,6 +4,7 @@
     cells         shared memory: claims, the outcome log, the black box; see `cells`
     output pipes  the worker's standard output and error
     arrays        memory that all workers read, if the run has any; see `lookups.arrays`
+    bell          a pipe: a byte in it says that a message waits which must not wait for a job
 
 The worker's ends travel to the new process as descriptors, in the order of `WorkerEnds`.
 """
@@ -27,6 +28,7 @@ class WorkerEnds(Plain):
     cells: int
     stdout: int
     stderr: int
+    bell: int
     arrays: int | None
 
     def as_list(self) -> list[int]:
@@ -46,11 +48,12 @@ class ConductorEnds(Plain):
     cells: memoryview[int]
     stdout: int
     stderr: int
+    bell: int
 
     def close(self) -> None:
         """Close everything."""
         self.job_link.close()
-        for descriptor in (self.stdout, self.stderr):
+        for descriptor in (self.stdout, self.stderr, self.bell):
             os.close(descriptor)
         self.cells.release()
 
@@ -69,7 +72,7 @@ def make(arrays: int | None = None) -> tuple[ConductorEnds, WorkerEnds]:
         # A socket closes itself: closed by its number, it would later close somebody else's.
         undo.callback(ours.close)
         undo.callback(theirs.close)
-        stdout, stderr = _pipe(undo), _pipe(undo)
+        stdout, stderr, bell = _pipe(undo), _pipe(undo), _pipe(undo)
         page = cells.make_page()
         undo.callback(os.close, page)
         if arrays is not None:
@@ -77,15 +80,15 @@ def make(arrays: int | None = None) -> tuple[ConductorEnds, WorkerEnds]:
             undo.callback(os.close, arrays)
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
-        for descriptor in (stdout[0], stderr[0]):
+        for descriptor in (stdout[0], stderr[0], bell[1]):
             os.set_blocking(descriptor, False)
         ours.setblocking(False)
         theirs.setblocking(True)  # socket.setdefaulttimeout() may have said otherwise
         view = cells.map_page(page)
         undo.pop_all()
     return (
-        ConductorEnds(ours, view, stdout[0], stderr[0]),
-        WorkerEnds(theirs.detach(), page, stdout[1], stderr[1], arrays),
+        ConductorEnds(ours, view, stdout[0], stderr[0], bell[1]),
+        WorkerEnds(theirs.detach(), page, stdout[1], stderr[1], bell[0], arrays),
     )
 
 

@@ -31,13 +31,15 @@ class WorkerLink:
         OSError: the conductor is gone.
     """
 
-    def __init__(self, job_link: int, page: int) -> None:
+    def __init__(self, job_link: int, page: int, bell: int) -> None:
         self._socket = socket.socket(fileno=job_link)
         self._socket.settimeout(None)  # whatever socket.setdefaulttimeout() was told
         self.cells = cells.map_page(page)
         self.log = Writer(self.cells, self._wait_for_room)
         self.black_box = page
         """Descriptor to write about this process's threads to."""
+        self._bell = bell
+        self._bell_inode = os.fstat(bell).st_ino
         self._connection = Connection()
         self._sending = threading.Lock()
         self._wake_read, self._wake_write = map(move_up, os.pipe())
@@ -90,6 +92,36 @@ class WorkerLink:
         except BlockingIOError:
             return []
 
+    def receive_all(self) -> list[AnyMessage]:
+        """Return every message that has arrived, however many reads that takes.
+
+        Raises:
+            EOFError: the conductor is gone.
+        """
+        messages: list[AnyMessage] = []
+        with suppress(BlockingIOError):
+            while True:
+                messages += self._read(socket.MSG_DONTWAIT)
+        return messages
+
+    def await_bell(self) -> None:
+        """Block until the conductor rings: a message has arrived that must not wait.
+
+        Raises:
+            EOFError: the conductor is gone, or a job has closed the bell.
+        """
+        rung = b""
+        with suppress(OSError):
+            rung = os.read(self._bell, 4096) if self._has_bell() else b""
+        if not rung:
+            raise EOFError
+
+    def _has_bell(self) -> bool:
+        """Whether this descriptor is the bell: a job may have closed it, and opened another."""
+        with suppress(OSError):
+            return os.fstat(self._bell).st_ino == self._bell_inode
+        return False
+
     def wait(self, seconds: float) -> bool:
         """Block until there is something to receive, `wake` is called or the time is over.
 
@@ -120,6 +152,8 @@ class WorkerLink:
         self.is_abandoned = True
         with suppress(OSError):  # the job may have closed it
             self._socket.close()
+        if self._has_bell():
+            os.close(self._bell)
         self.log.abandon()
         self._sending = threading.Lock()  # a thread that is not here may have held it
 

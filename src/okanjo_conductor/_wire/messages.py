@@ -9,11 +9,15 @@ code of the user's, and a value that cannot be rebuilt spoils nothing but itself
     Ready          set up, waiting for jobs  Jobs, LargeJob   work to do
     Bell           read my outcome log       Define           an object of __main__
     LargeOutcome   did not fit into the log  Post             a custom message, or a reply to one
-    Declined       skipped, was recalled     Stop             finish, then leave
+    Declined       skipped, was recalled     Request          a custom message to answer
     Ask            a custom message          Answer           to a request about a lookup
-    OpenLookup     how is it reached?        Load             make entries, for your own request
+    Response       to Request                Load             make entries, for your own request
+    AddJob         one more job              Invalidate       entries of a lookup have changed
+    Progress       how far the job is        Stop             finish, then leave
+    AbortRun       stop the whole run
+    OpenLookup     how is it reached?
     LookUp, ChangeLookup
-    Loaded         an entry, or its failure  Invalidate       entries have changed
+    Loaded         an entry, or its failure
     Forget         I wait for that no more
     Stats, Log
     LastWords      why I am about to die
@@ -24,7 +28,7 @@ from __future__ import annotations
 
 import marshal
 
-from okanjo_conductor._plain import Frozen, values_of
+from okanjo_conductor._plain import Frozen, fresh, values_of
 from okanjo_conductor._wire.codec import Encoded, stand_in
 from okanjo_conductor._wire.frames import Frame, pack
 from okanjo_conductor.errors import ProtocolError
@@ -36,6 +40,9 @@ if TYPE_CHECKING:
 
 class Ready(Frozen):
     """The worker is set up and waits for jobs."""
+
+    urgent: list[str] = fresh(factory=list)
+    """Commands that it handles during a job; it wants the bell rung for them."""
 
 
 class Bell(Frozen):
@@ -65,6 +72,42 @@ class Ask(Frozen):
     cmd: str
     callback: str | None
     value: Encoded
+
+
+class Response(Frozen):
+    """The reply to a `Request`."""
+
+    request: int
+    error: bytes | None
+    """A packed failure."""
+    value: Encoded
+
+
+class AddJob(Frozen):
+    """One more job. Its frame goes ahead of the outcome of the job that adds it."""
+
+    ordinal: int
+    """Of the job that adds it; 0 between jobs."""
+    number: int
+    """How manieth of those that this attempt adds, from 1."""
+    key: bytes | None
+    """Pickled."""
+    timeout: float | None
+    value: Encoded
+
+
+class Progress(Frozen):
+    """How far a job is."""
+
+    ordinal: int
+    fraction: float
+    text: str
+
+
+class AbortRun(Frozen):
+    """The worker asks for the end of the whole run."""
+
+    why: str
 
 
 class OpenLookup(Frozen):
@@ -174,6 +217,14 @@ class Post(Frozen):
     value: Encoded
 
 
+class Request(Frozen):
+    """A custom message from the conductor that must be answered with a `Response`."""
+
+    request: int
+    cmd: str
+    value: Encoded
+
+
 class Answer(Frozen):
     """The reply to `OpenLookup`, `LookUp` or `ChangeLookup`.
 
@@ -215,6 +266,10 @@ AnyMessage: TypeAlias = (
     | LargeOutcome
     | Declined
     | Ask
+    | Response
+    | AddJob
+    | Progress
+    | AbortRun
     | OpenLookup
     | LookUp
     | ChangeLookup
@@ -228,6 +283,7 @@ AnyMessage: TypeAlias = (
     | LargeJob
     | Define
     | Post
+    | Request
     | Answer
     | Load
     | Invalidate
@@ -251,6 +307,10 @@ _TYPES: dict[int, type[Any]] = {
     12: OpenLookup,
     13: Loaded,
     14: Forget,
+    20: Response,
+    21: AddJob,
+    22: Progress,
+    23: AbortRun,
     32: Jobs,
     33: LargeJob,
     34: Define,
@@ -259,6 +319,7 @@ _TYPES: dict[int, type[Any]] = {
     37: Stop,
     38: Load,
     39: Invalidate,
+    48: Request,
 }
 KINDS: Final = {kind: number for number, kind in _TYPES.items()}
 

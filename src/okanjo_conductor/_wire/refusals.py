@@ -62,7 +62,7 @@ def unpicklable(
 
 
 def unloadable(
-    key: Any, thing: Thing, encoded: Encoded | bytes, error: BaseException
+    key: Any, thing: Thing, encoded: Encoded | bytes, error: BaseException, place: str = ""
 ) -> SerialisationError:
     """Say that something of a job's was pickled, but cannot be unpickled.
 
@@ -70,8 +70,9 @@ def unloadable(
         key: the job's.
         encoded: what could not be unpickled.
         error: what unpickling it raised.
+        place: where; default: where such things go.
     """
-    place = _DESTINATIONS[thing].replace("a ", "the ")
+    place = place or _DESTINATIONS[thing].replace("a ", "the ")
     begin = f"job {_shown(key)}: its {thing} cannot be unpickled in {place}: {said(error)}."
     if isinstance(error, MemoryError):  # a second time would not be better
         return _made(f"{begin} {_NO_MEMORY}", None, error)
