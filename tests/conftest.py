@@ -1,6 +1,8 @@
-"""What all tests share: the settings of hypothesis."""
+"""What all tests share: the settings of hypothesis, and a SIGINT that arrives."""
 
 from __future__ import annotations
+
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -13,3 +15,7 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("moderate")
+
+# Who starts the tests in the background of a shell has them ignore it, and all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
