@@ -134,7 +134,7 @@ bench: .venv-bench/.installed
 lock: setup
 	$(BIN)/python -m pip install --quiet uv
 	$(call lock,--all-extras --group dev,$(LOCK))
-	$(call lock,--extra uvloop --group bench,$(BENCH_LOCK))
+	$(call lock,--extra lookups --extra uvloop --group bench,$(BENCH_LOCK))
 
 clean:
 	rm -rf .venv .venv-* build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache \

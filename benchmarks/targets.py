@@ -17,6 +17,7 @@ from okanjo_conductor._core.prefetch import MAX_BATCH
 Round = dict[str, Figures]
 """The figures of one workload in one round, by contender."""
 US = "conductor"
+_RATE = "lookups_per_second"
 WINDOW = 8 * WORKERS * MAX_BATCH
 """Jobs that may have been read and not been seen by the consumer. Batches per worker: two held,
 one waiting, one being read, four in the buffer of outcomes (`Run._set_buffer_limit`)."""
@@ -79,6 +80,20 @@ def over(figure: str, rival: str) -> Callable[[Round], float | None]:
     return ratio
 
 
+def of(contender: str, figure: str) -> Callable[[Round], float | None]:
+    """Take a figure of one of our ways."""
+    return lambda row: row[contender][figure] if contender in row else None
+
+
+def between(contender: str, rival: str) -> Callable[[Round], float | None]:
+    """Divide the rate of one way of looking up by that of another."""
+
+    def ratio(row: Round) -> float | None:
+        return row[contender][_RATE] / row[rival][_RATE] if {contender, rival} <= set(row) else None
+
+    return ratio
+
+
 def over_best(figure: str) -> Callable[[Round], float | None]:
     """Divide a figure of ours by the highest of all rivals."""
 
@@ -102,7 +117,19 @@ TARGETS = [
     Target("stream", "jobs/s", own("jobs_per_second"), least=200_000),
     Target("stream", "growth of memory, MiB", own("growth_mib"), most=20),
     Target("stream", "jobs read ahead", own("read_ahead"), most=WINDOW),
-    Target("lookups", "lookups/s", own("lookups_per_second")),
+    Target("lookups", "one at a time, × Manager", between("conductor", "pool-manager"), least=1.5),
+    Target(
+        "lookups", "100 at a time, × Manager", between("conductor-many", "pool-manager"), least=10
+    ),
+    Target(
+        "lookups",
+        "table, × a copy of one's own",
+        between("conductor-table", "pool-copy"),
+        least=0.5,
+    ),
+    Target("lookups", "kept by the worker, lookups/s", of("conductor-cached", _RATE), least=3e6),
+    Target("lookup-memory", "MiB", of("conductor-table", "mib_per_worker"), most=15),
+    Target("lookup-reopening", "ms", of("conductor-table", "ms"), most=50),
     Target("replacement", "ms", own("ms"), most=60),
 ]
 

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from benchmarks import jobs
+from benchmarks import lookups as shared
 from benchmarks.bare import bare
 from benchmarks.contenders import CONTENDERS, IMPORTS, PLAIN, SCRIPTS, WORKERS, Contender
-from benchmarks.lookups import LOOKUPS
 from benchmarks.memory import peak_bytes, reset_peak, resident_bytes
 
 ROOT = Path(__file__).parents[1]
@@ -188,8 +188,18 @@ def stream(name: str, settings: Settings) -> Figures:
 
 
 def lookups(name: str, settings: Settings) -> Figures:
-    """Random reads of shared reference data, 100,000 strings by string, by two workers at once."""
-    return {"lookups_per_second": LOOKUPS[name](int(40 * settings.scale) + 10)}
+    """Random reads of shared reference data by two workers at once: what each of them gets."""
+    return shared.lookups(name, settings.scale)
+
+
+def lookup_memory(name: str, settings: Settings) -> Figures:
+    """Memory that each worker beyond the first takes, where eight read a table at random."""
+    return shared.memory(name, settings.scale)
+
+
+def lookup_reopening(name: str, settings: Settings) -> Figures:
+    """Opening a table that was built before, and reading from it: ms."""
+    return shared.reopening(name, settings.scale)
 
 
 class _Progress:
@@ -350,12 +360,28 @@ WORKLOADS: dict[str, Workload] = {
         contenders=(*_OURS, *_UNCHUNKED),
     ),
     "lookups": Workload(
-        "lookups of two workers",
+        "lookups of a worker, two at once",
         "lookups_per_second",
         "lookups/s",
         is_more_better=True,
         measure=lookups,
-        contenders=tuple(LOOKUPS),
+        contenders=tuple(shared.LOOKUPS),
+    ),
+    "lookup-memory": Workload(
+        "memory of each further worker that reads a table",
+        "mib_per_worker",
+        "MiB",
+        is_more_better=False,
+        measure=lookup_memory,
+        contenders=("conductor-table",),
+    ),
+    "lookup-reopening": Workload(
+        "opening a table that is there",
+        "ms",
+        "ms",
+        is_more_better=False,
+        measure=lookup_reopening,
+        contenders=("conductor-table",),
     ),
     "replacement": Workload(
         "a killed worker is replaced",

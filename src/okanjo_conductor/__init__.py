@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         JobInfo,
         JobProgress,
         JobState,
+        LookupStats,
         Message,
         Outcome,
         Recycle,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         WorkerStuck,
     )
     from okanjo_conductor._worker import ConductorWorker, command
+    from okanjo_conductor.lookups._kinds import ABSENT, Loading, Lookup
     from okanjo_conductor.lookups.table import LookupTable
 
 _HOMES = {
@@ -55,6 +57,7 @@ _HOMES = {
         "JobInfo",
         "JobProgress",
         "JobState",
+        "LookupStats",
         "Message",
         "Outcome",
         "Recycle",
@@ -66,6 +69,7 @@ _HOMES = {
         "WorkerStats",
         "WorkerStuck",
     ),
+    "lookups._kinds": ("ABSENT", "Loading", "Lookup"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -86,6 +90,11 @@ __all__ = [
     "current_job",
     "current_worker",
     "is_worker",
+    # lookups
+    "Lookup",
+    "Loading",
+    "ABSENT",
+    "LookupStats",
     # what travels and what comes back
     "Message",
     "Outcome",

@@ -6,15 +6,17 @@ What arrives is handled as soon as the loop gets to it: there is no moment betwe
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable
 from contextlib import suppress
 
 from okanjo_conductor._logs import log
 from okanjo_conductor._talk import ConductorGone, Talk
+from okanjo_conductor.errors import ConductorStateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Callable, Coroutine, Generator
     from typing import Any
 
     from okanjo_conductor._types import Message
@@ -75,6 +77,29 @@ class AsyncTalk(Talk):
         super().__init__(*args)
         self._tasks: set[asyncio.Future[Any]] = set()
         """Handlers that are at work: the loop itself would forget them."""
+        self._news = threading.Condition()
+        """Notified whenever something was read."""
+
+    def wait_for(self, is_met: Callable[[], bool], timeout: float | None) -> None:
+        """Wait, in a thread beside the loop's, while the loop reads.
+
+        Raises:
+            TimeoutError: the condition was not met in time.
+            ConductorStateError: this is the loop's thread, which must not wait.
+        """
+        if asyncio._get_running_loop() is not None:
+            message = "this would block all jobs of the async worker: await it"
+            raise ConductorStateError(message)
+        with self._news:
+            if not self._news.wait_for(is_met, timeout):
+                message = f"no reply within {timeout} s"
+                raise TimeoutError(message)
+
+    def read_nowait(self) -> None:
+        """Handle what has arrived, and tell the threads that wait for it."""
+        super().read_nowait()
+        with self._news:
+            self._news.notify_all()
 
     def _make_reply(self) -> Any:
         return AsyncReply(self.loop)

@@ -5,6 +5,11 @@ Also the worker that is made of an ``async def`` function. Loaded by async worke
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import cached_property, partial
+
 from okanjo_conductor import _runtime
 from okanjo_conductor._async_runtime import AsyncRuntime
 from okanjo_conductor._basis import Basis, FunctionWorker
@@ -13,7 +18,7 @@ from okanjo_conductor.errors import ConfigurationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
 CONCURRENCY = 100
@@ -26,6 +31,11 @@ class _Awaiting(Basis):
     concurrency: int = CONCURRENCY
     """How many jobs are in flight at a time."""
     _is_async = True
+
+    @cached_property
+    def _waiters(self) -> ThreadPoolExecutor:
+        """Threads that wait for lookups: as many as there may be jobs that do."""
+        return ThreadPoolExecutor(self.concurrency, "lookups")
 
     def start(self) -> None:
         """Work until the conductor has no more jobs.
@@ -53,30 +63,47 @@ class _Awaiting(Basis):
         return getattr(answer, "data", answer)
 
     async def lookup(self, name: str, key: Any, default: Any = None) -> Any:
-        """Return one entry of a lookup in the conductor.
+        """Return one entry of a lookup, or `default` where there is none."""
+        return await self._in_thread(super().lookup, name, key, default)
 
-        Raises:
-            UnknownLookupError: there is no lookup of that name.
-        """
-        (found,) = await self._live.talk.begin_look_up(name, [key])
-        return default if found is None else found[0]
+    async def lookup_many(  # type: ignore[override]
+        self, name: str, keys: Iterable[Any]
+    ) -> dict[Any, Any]:
+        """Return the entries there are for these keys, in one round trip at most."""
+        found: dict[Any, Any] = await self._in_thread(super().lookup_many, name, keys)
+        return found
 
-    async def lookup_many(self, name: str, keys: Iterable[Any]) -> dict[Any, Any]:
-        """Return the entries there are for these keys, in one round trip."""
-        wanted = list(keys)
-        found = await self._live.talk.begin_look_up(name, wanted)
-        return {key: hit[0] for key, hit in zip(wanted, found, strict=True) if hit is not None}
+    async def set_lookup(self, name: str, key: Any, value: Any) -> None:  # type: ignore[override]
+        """Set an entry of a lookup."""
+        await self._in_thread(super().set_lookup, name, key, value)
 
-    async def set_lookup(self, name: str, key: Any, value: Any) -> None:
-        """Set an entry of a lookup in the conductor; returns when every worker can see it.
+    async def update_lookup(  # type: ignore[override]
+        self, name: str, entries: Mapping[Any, Any]
+    ) -> None:
+        """Set many entries of a lookup in one round trip; nobody sees some of them only."""
+        await self._in_thread(super().update_lookup, name, entries)
 
-        Raises:
-            UnknownLookupError: there is no lookup of that name.
-        """
-        await self._live.talk.begin_set_lookup(name, key, value)
+    async def increment(self, name: str, key: Any, by: Any = 1) -> Any:
+        """Add to an entry of a lookup, which is 0 where there is none; return what it is then."""
+        return await self._in_thread(super().increment, name, key, by)
+
+    async def compare_and_set(  # type: ignore[override]
+        self, name: str, key: Any, expected: Any, value: Any
+    ) -> bool:
+        """Set an entry of a lookup if it equals `expected`; say whether that was so."""
+        return bool(await self._in_thread(super().compare_and_set, name, key, expected, value))
+
+    async def shared(self, name: str) -> Any:
+        """Return the NumPy array that is the lookup, as a read-only view: no copy is made."""
+        return await self._in_thread(super().shared, name)
+
+    async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call what waits in a thread of its own: the loop goes on, and reads what comes."""
+        call = partial(copy_context().run, function, *args)
+        return await asyncio.get_running_loop().run_in_executor(self._waiters, call)
 
 
-class AsyncConductorWorker(_Awaiting, ConductorWorker):  # type: ignore[misc] # awaitable
+class AsyncConductorWorker(_Awaiting, ConductorWorker):  # pyright: ignore[reportIncompatibleMethodOverride]
     """Runs many jobs at a time in a process of its own. Subclass it and write `process_job`.
 
     ``async def process_job(self, job)``; `setup`, `teardown` and `on_master_message` may be
@@ -108,7 +135,7 @@ class AsyncConductorWorker(_Awaiting, ConductorWorker):  # type: ignore[misc] # 
         raise NotImplementedError
 
 
-class AsyncFunctionWorker(_Awaiting, FunctionWorker):
+class AsyncFunctionWorker(_Awaiting, FunctionWorker):  # pyright: ignore[reportIncompatibleMethodOverride]
     """A worker made of an ``async def`` function from job to value."""
 
 

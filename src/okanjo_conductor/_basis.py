@@ -15,6 +15,7 @@ from okanjo_conductor.errors import (
     ConfigurationError,
     UnknownCommandError,
 )
+from okanjo_conductor.lookups._verbs import LookupVerbs
 
 TYPE_CHECKING = False  # see _plain
 if TYPE_CHECKING:
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
 
     from okanjo_conductor._io.assignment import Assignment
     from okanjo_conductor._runtime import Runtime
-    from okanjo_conductor._talk import Reply
+    from okanjo_conductor._talk import Reply, Talk
     from okanjo_conductor._types import Key, Message
 
 
-class Basis:
+class Basis(LookupVerbs):
     """A worker, as far as its runtime needs to know it."""
 
     process_job: Callable[[Any], Any]
@@ -55,6 +56,7 @@ class Basis:
         self._urgent: frozenset[str] = frozenset()
         """Commands whose handlers run during a job."""
         self._runtime: Runtime | None = None
+        self._begin_lookups()
         self._reported_at = monotonic()
         self._monitor: threading.Thread | None = None
         self._monitor_stop = threading.Event()
@@ -207,11 +209,14 @@ class Basis:
             raise ConductorStateError(message)
         return self._runtime
 
+    def _talker(self) -> Talk:
+        return self._live.talk
+
     def _take_report(self) -> tuple[dict[str, Any], float]:
         """Copy the counters that can be added up, and the time since the previous copy."""
         now = monotonic()
         span, self._reported_at = now - self._reported_at, now
-        counters = dict(self.stats)
+        counters = {**self.stats, **self._lookups.counters()}
         self.last_stats = {k: v for k, v in counters.items() if isinstance(v, int | float)}
         return self.last_stats, span
 

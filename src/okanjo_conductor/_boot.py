@@ -179,15 +179,17 @@ def _next_order(
 
 def _become(boot: Boot, worker: Any, order: Start, ends: list[int]) -> NoReturn:
     """Be a worker, and leave when it is done."""
-    job_link, page, stdout, stderr, bell = ends
+    job_link, page, stdout, stderr, bell, *shared = ends
     _redirect(stdout, stderr)
     link = WorkerLink(move_up(job_link), move_up(page), move_up(bell))
     os.register_at_fork(after_in_child=link.abandon)
     faulthandler.enable(link.black_box)
     faulthandler.register(signal.SIGUSR1, link.black_box)
-    assignment.assign(
-        assignment.Assignment(order.worker_id, order.slot, order.master_id, order.log_level, link)
+    arrays = move_up(shared[0]) if shared else None
+    place = assignment.Assignment(
+        order.worker_id, order.slot, order.master_id, order.log_level, link, arrays
     )
+    assignment.assign(place)
     code = 1
     try:
         if boot.target.script is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -45,6 +45,8 @@ from okanjo_conductor.errors import (
     UnknownLookupError,
     WorkerGoneError,
 )
+from okanjo_conductor.lookups import _changes as changes
+from okanjo_conductor.lookups._kinds import mapping_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator, Iterator
@@ -75,7 +77,9 @@ class Conductor(EventEmitter):
         jobs_queue: the jobs, any iterable or async iterable; read lazily.
         logging: whether the lives of workers are logged, at level INFO.
         worker_env: environment variables for the workers, set before they import anything.
-        lookups: reference data by name, each a mapping, reachable from all workers.
+        lookups: reference data by name, reachable from all workers: any mapping, a `Lookup` that
+            says how it is kept, a `Loading` that makes entries when asked, a `LookupTable` that is
+            mapped by all, or a NumPy array, which is placed in shared memory.
         worker_options: keyword arguments for the worker class.
         concurrency: how many jobs are in flight at a time in each worker, if that is an ``async
             def`` function or an `AsyncConductorWorker`; default: 100, or what the class says.
@@ -519,30 +523,72 @@ class Conductor(EventEmitter):
     # Lookups
 
     def get_lookup(self, name: str) -> Any:
-        """Return a lookup.
+        """Return a lookup; of a `Lookup` or a `Loading`, the mapping that holds its entries.
 
         Raises:
             UnknownLookupError: there is none of that name.
         """
         try:
-            return self.lookups[name]
+            return mapping_of(self.lookups[name])
         except KeyError:
             raise UnknownLookupError(name, tuple(self.lookups)) from None
 
     def get_lookup_value(self, name: str, key: Any, default: Any = None) -> Any:
         """Return one entry of a lookup. Raises as `get_lookup`."""
-        lookup = self.get_lookup(name)
-        try:
-            return lookup[key]
-        except (KeyError, IndexError):
-            return default
+        return changes.get_entry(self.get_lookup(name), key, default)
 
     def set_lookup_value(self, name: str, key: Any, value: Any) -> None:
-        """Set one entry of a lookup. Raises as `get_lookup`."""
-        lookup: MutableMapping[Any, Any] = self.get_lookup(name)
-        lookup[key] = value
+        """Set one entry of a lookup.
+
+        When this has returned, no job that is handed out finds the old entry.
+
+        Raises:
+            UnknownLookupError: there is none of that name.
+            ReadOnlyLookupError: it cannot be changed.
+        """
+        self._change_lookup(name, [key], changes.set_entry, key, value)
+
+    def update_lookup(self, name: str, entries: Mapping[Any, Any]) -> None:
+        """Set many entries of a lookup, in one step. Raises as `set_lookup_value`."""
+        self._change_lookup(name, list(entries), changes.update, entries)
+
+    def increment_lookup_value(self, name: str, key: Any, by: Any = 1) -> Any:
+        """Add to an entry of a lookup, which is 0 where there is none; return what it is then.
+
+        Raises as `set_lookup_value`.
+        """
+        return self._change_lookup(name, [key], changes.increment, key, by)
+
+    def compare_and_set_lookup_value(self, name: str, key: Any, expected: Any, value: Any) -> bool:
+        """Set an entry of a lookup if it equals `expected`; say whether that was so.
+
+        `ABSENT` as `expected`: if there is no such entry. Raises as `set_lookup_value`.
+        """
+        return bool(self._change_lookup(name, [key], changes.compare_and_set, key, expected, value))
 
     # For the run
+
+    def _change_lookup(
+        self, name: str, keys: list[Any], change: Callable[..., Any], *args: Any
+    ) -> Any:
+        """Change a lookup, in the thread of the run if there is one."""
+        lookup, run = self.get_lookup(name), self._run
+        changes.require_writable(name, lookup)
+        if run is None:
+            return change(lookup, *args)
+        desk = run.exchange.lookups
+
+        def act() -> Any:
+            desk.require_writable(name)
+            try:
+                return change(lookup, *args)
+            finally:
+                desk.note_change(name, keys)
+
+        try:
+            return self._call(act)
+        except _RunIsOverError:
+            return change(lookup, *args)
 
     async def _start(self, buffer: OutcomeBuffer | None) -> Report:
         import asyncio

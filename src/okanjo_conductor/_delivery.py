@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._core.records import JobFailed, JobRetried, JobsDone
 from okanjo_conductor._types import (
+    LOOKUP_COUNTERS,
     MAX_FAILURE_GROUPS,
     MAX_WORKER_EXITS,
     FailureGroup,
     JobState,
+    LookupStats,
     Outcome,
     Report,
 )
@@ -123,6 +125,7 @@ class ReportBuilder:
         report.seconds = seconds
         report.unstarted = unstarted
         report.last_stats = last_stats
+        report.lookups = _lookup_stats(last_stats)
         report.failures = sorted(self._groups.values(), key=lambda g: -g.count)
         report.slowest = [(ns / 1e9, key) for ns, _, key in sorted(self._slowest, reverse=True)]
         return report
@@ -155,6 +158,17 @@ class ReportBuilder:
         self._groups[group] = FailureGroup(
             record.state, record.cause, error, record.place, count + 1, keys
         )
+
+
+def _lookup_stats(totals: dict[str, Any]) -> dict[str, LookupStats]:
+    """Find what the workers' counters say about lookups; names of lookups may hold dots."""
+    found: dict[str, dict[str, Any]] = {}
+    for counter, count in totals.items():
+        if counter.startswith(LOOKUP_COUNTERS):
+            name, _, what = counter.removeprefix(LOOKUP_COUNTERS).rpartition(".")
+            if what in LookupStats.names:
+                found.setdefault(name, {})[what] = count
+    return {name: LookupStats(**counts) for name, counts in found.items()}
 
 
 class OutcomeBuffer:

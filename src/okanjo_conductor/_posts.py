@@ -12,7 +12,6 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from okanjo_conductor._exchange import NOTHING, read
 from okanjo_conductor._io.loggers import log
 from okanjo_conductor._io.loops import call_soon
 from okanjo_conductor._types import Message
@@ -25,6 +24,7 @@ from okanjo_conductor.errors import (
     UnknownCommandError,
     WorkerGoneError,
 )
+from okanjo_conductor.lookups.live import NOTHING, read
 
 if TYPE_CHECKING:
     import asyncio

@@ -11,7 +11,6 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from okanjo_conductor import _exchange as exchange
 from okanjo_conductor import _posts as posts
 from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
@@ -38,6 +37,7 @@ from okanjo_conductor.errors import (
     SerialisationError,
     TooManyFailuresError,
 )
+from okanjo_conductor.lookups import arrays, live
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ _TOLD_OF_AN_ERROR = 1000
 
 if TYPE_CHECKING:  # making protocols takes a while, in every new process
 
-    class Owner(exchange.Owner, posts.Owner, Protocol):
+    class Owner(live.Owner, posts.Owner, Protocol):
         """The conductor, as its run sees it."""
 
         def _note_stats(self, report: StatsReport) -> None: ...
@@ -114,7 +114,8 @@ class Run:
         self._buffer = buffer
         self._buffer_limit = buffer_limit
         self._links: dict[int, ConductorLink] = {}
-        self.exchange = Exchange(owner, self._links)
+        self._arena = arrays.place(owner.lookups)
+        self.exchange = Exchange(owner, self._loop, self._links, self._arena)
         self.posts = Posts(owner, self._loop, self._links, sticky, self.intake.go_on)
         self.intake.is_expecting = lambda: self.posts.is_at_work
         self._added: dict[JobId, int] = {}
@@ -227,6 +228,9 @@ class Run:
         self.intake.stop()
         self._accept_added()
         self._vitals.close()
+        self.exchange.close()
+        if self._arena is not None:
+            self._arena.close()
 
     def cancel(self, key: Key) -> bool:
         """Cancel an unfinished job; say whether there is one of that key."""
@@ -356,7 +360,7 @@ class Run:
     def _start_worker(self, command: do.StartWorker) -> None:
         worker_id = command.worker_id
         try:
-            ours, theirs = links.make()
+            ours, theirs = links.make(None if self._arena is None else self._arena.descriptor)
         except OSError as error:
             detail = (
                 f"its links could not be made: {error}. Raise the limits on open files (ulimit -n) "
@@ -477,6 +481,7 @@ class Run:
             stderr = link.stderr
             del self._links[worker_id]
             self.posts.worker_gone(worker_id)
+        self.exchange.lookups.forget_worker(worker_id)
         if code is None and signal is None and worker_id in self._farewells:
             code = 0  # its status went with the template that had forked it
         self._farewells.discard(worker_id)

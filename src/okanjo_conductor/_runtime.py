@@ -58,6 +58,7 @@ from okanjo_conductor.errors import (
     JobTimeoutError,
     RemoteError,
 )
+from okanjo_conductor.lookups._client import Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,7 +103,8 @@ def current_worker() -> Basis:
     """Return the worker of this process, for code that is not a method of it.
 
     A worker made of a function talks to its conductor through this:
-    ``current_worker().add_job(…)``, ``.request(…)``, ``.notify(…)``, ``.progress(…)``.
+    ``current_worker().lookup(…)``, ``.add_job(…)``, ``.request(…)``, ``.notify(…)``,
+    ``.progress(…)``.
 
     Raises:
         ConductorStateError: no worker was started in this process.
@@ -631,7 +633,7 @@ class Runtime:
         self._link.send(Log(value))
 
 
-_OURS = "okanjo_conductor._"
+_OURS = "okanjo_conductor._", "okanjo_conductor.lookups."
 _HARMLESS = frozenset({"okanjo_conductor._basis", "okanjo_conductor._worker"})
 """They call the user's function, or are called by it, and have nothing to leave halfway."""
 
@@ -653,9 +655,13 @@ def _attempt(end: BadEnd) -> Attempt:
 
 
 def _is_users_code(frame: FrameType | None) -> bool:
-    """Whether a job runs in this frame, and no code of ours on its behalf."""
+    """Whether a job runs in this frame, and no code of ours on its behalf.
+
+    A function that makes an entry of a lookup is called so that it may be left at any point.
+    """
+    callers = Runtime._run_batch.__code__, Source._loaded.__code__
     is_within = False
-    while frame is not None and frame.f_code is not Runtime._run_batch.__code__:
+    while frame is not None and frame.f_code not in callers:
         module = str(frame.f_globals.get("__name__"))
         if module.startswith(_OURS) and module not in _HARMLESS:
             return False

@@ -24,11 +24,12 @@ from okanjo_conductor._wire.codec import decode, encode
 from okanjo_conductor._wire.messages import (
     Answer,
     Ask,
-    LookUp,
+    Forget,
+    Invalidate,
+    Load,
     Post,
     Request,
     Response,
-    SetLookup,
 )
 from okanjo_conductor.errors import SerialisationError, UnknownCommandError
 
@@ -62,13 +63,13 @@ class Reply:
 
     def __init__(self, talk: Talk) -> None:
         self._talk = talk
-        self._done = threading.Event()
+        self._is_done = False
         self._error: BaseException | None = None
         self._value: Any = None
 
     def done(self) -> bool:
         """Whether the reply is here."""
-        return self._done.is_set()
+        return self._is_done
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the reply.
@@ -80,7 +81,7 @@ class Reply:
             TimeoutError: it did not come in time.
             Exception: what the conductor's handler raised.
         """
-        self._talk.wait_for(self._done.is_set, timeout)
+        self._talk.wait_for(self.done, timeout)
         if self._error is not None:
             raise self._error
         return self._value
@@ -88,7 +89,57 @@ class Reply:
     def resolve(self, error: BaseException | None, value: Any) -> None:
         """Let the waiting end."""
         self._error, self._value = error, value
-        self._done.set()
+        self._is_done = True
+
+
+class Query(Reply):
+    """An answer about a lookup, to come.
+
+    Args:
+        take: is given the answer by the thread that reads, before it handles what came after it.
+        load: makes entries, in the thread that waits, where the conductor wants them made here.
+    """
+
+    def __init__(
+        self,
+        talk: Talk,
+        number: int,
+        take: Callable[[Any], None] | None,
+        load: Callable[[Load], None] | None,
+    ) -> None:
+        super().__init__(talk)
+        self._number = number
+        self._take = take
+        self._load = load
+        self.loads: deque[Load] = deque()
+        """Orders to make entries."""
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the answer. Whoever stops waiting will get none, and makes no entries."""
+        try:
+            if self._load is not None:
+                self._make_entries(timeout)
+            return super().result(timeout)
+        except BaseException:
+            if not self.done():
+                self._talk.forget(self._number)
+            raise
+
+    def _make_entries(self, timeout: float | None) -> None:
+        while True:
+            self._talk.wait_for(lambda: self._is_done or bool(self.loads), timeout)
+            if not self.loads:
+                return
+            self._load(self.loads.popleft())  # type: ignore[misc]  # there is one
+
+    def answered(self, error: BaseException | None, value: Any) -> None:
+        """Take the answer."""
+        if error is None and self._take is not None:
+            try:
+                self._take(value)
+            except BaseException as raised:  # a key's __hash__ or __eq__ may raise anything
+                error = raised
+        self.resolve(error, value)
 
 
 class Talk:
@@ -112,6 +163,8 @@ class Talk:
         self._check = check
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             Answer: self._on_answer,
+            Load: self._on_load,
+            Invalidate: self._on_invalidate,
             Post: self._on_post,
             Request: self._on_request,
             **handlers,
@@ -130,7 +183,7 @@ class Talk:
         self._reading = threading.Lock()
         """Held by the thread that reads the link."""
         self._replies: dict[str, tuple[Reply, Callable[..., Any] | None]] = {}
-        self._answers: dict[int, Reply] = {}
+        self._queries: dict[int, Query] = {}
         self._numbers = count(1)
 
     # Reading the link
@@ -149,15 +202,15 @@ class Talk:
                 raise TimeoutError(message)
             if threading.get_ident() != self._urgent_thread:
                 self._check()
-            if not self._reading.acquire(timeout=_TURN):
+            if not (self._reading.acquire(blocking=False) or self._reading.acquire(timeout=_TURN)):
                 continue
             try:
-                if not is_met():
-                    self._link.wait(_TURN if left is None else min(left, _TURN))
+                if not is_met() and self._link.wait(_TURN if left is None else min(left, _TURN)):
                     self._handle(self._received(self._link.receive_nowait))
             finally:
                 self._reading.release()
-            self._deliver_replies()
+            if self._arrived:
+                self._deliver_replies()
 
     def read_unless(self, is_met: Callable[[], bool]) -> None:
         """Block until something arrives, unless a condition is met, and handle it."""
@@ -219,9 +272,21 @@ class Talk:
             self._handlers[type(message)](message)
 
     def _on_answer(self, message: Answer) -> None:
-        reply = self._answers.pop(message.request, None)
-        if reply is not None:
-            reply.resolve(*_decoded(message))
+        query = self._queries.pop(message.request, None)
+        if query is None:
+            return
+        if message.plain is not None and message.error is None:
+            query.answered(None, message.plain[0])
+        else:
+            query.answered(*_decoded(message))
+
+    def _on_load(self, message: Load) -> None:
+        query = self._queries.get(message.request)
+        if query is not None:  # else the conductor has been told that nobody waits
+            query.loads.append(message)
+
+    def _on_invalidate(self, message: Invalidate) -> None:
+        self._worker._lookups.forget(message.name, message.keys)
 
     def _on_post(self, message: Post) -> None:
         if message.callback is None:
@@ -339,28 +404,20 @@ class Talk:
             except (Exception, SystemExit):
                 log().exception("the callback of a request raised")
 
-    def look_up(self, name: str, keys: list[Any]) -> list[Any]:
-        """Ask for lookup entries: ``(value,)`` or None for each key."""
-        found: list[Any] = self.begin_look_up(name, keys).result()
-        return found
-
-    def set_lookup(self, name: str, key: Any, value: Any) -> None:
-        """Set a lookup entry, and wait until it is set."""
-        self.begin_set_lookup(name, key, value).result()
-
-    def begin_look_up(self, name: str, keys: list[Any]) -> Any:
-        """Ask for lookup entries; return the reply to come."""
-        return self._ask_lookup(LookUp, name, keys)
-
-    def begin_set_lookup(self, name: str, key: Any, value: Any) -> Any:
-        """Set a lookup entry; return the reply to come."""
-        return self._ask_lookup(SetLookup, name, (key, value))
-
-    def _ask_lookup(self, kind: type[LookUp | SetLookup], name: str, value: Any) -> Any:
+    def query(
+        self,
+        take: Callable[[Any], None] | None = None,
+        load: Callable[[Load], None] | None = None,
+    ) -> tuple[int, Query]:
+        """Expect the answer to a request about a lookup, of this number, which is sent next."""
         number = next(self._numbers)
-        reply = self._answers[number] = self._make_reply()
-        self.send(kind(number, name, encode_by_value(value)))
-        return reply
+        query = self._queries[number] = Query(self, number, take, load)
+        return number, query
+
+    def forget(self, number: int) -> None:
+        """Wait no more for the answer to a request."""
+        self._queries.pop(number, None)
+        self.send(Forget(number))
 
     def _make_reply(self) -> Any:
         return Reply(self)
@@ -381,7 +438,7 @@ def _decoded(message: Answer | Post | Request) -> tuple[BaseException | None, An
     if not isinstance(message, Request) and message.error is not None:
         return failures.rebuild(failures.unpack(message.error)), None
     try:
-        return None, decode(message.value)
+        return None, decode(message.value)  # type: ignore[arg-type]  # no plain data: see `Answer`
     except BaseException as error:  # a class's __setstate__ may raise anything
         text = f"data from the conductor cannot be unpickled: {failures.said(error)}"
         return SerialisationError(text), None

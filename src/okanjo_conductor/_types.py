@@ -26,6 +26,7 @@ __all__ = [
     "JobState",
     "Key",
     "Later",
+    "LookupStats",
     "Message",
     "Outcome",
     "Recycle",
@@ -341,6 +342,19 @@ class FailureGroup(Frozen):
     """The first few keys."""
 
 
+class LookupStats(Frozen):
+    """How a lookup was used by the workers of a run."""
+
+    hits: int = 0
+    """Entries read without asking the conductor: kept by the worker, or in shared memory."""
+    misses: int = 0
+    """Entries that the conductor was asked for."""
+    round_trips: int = 0
+    """Questions to the conductor that were answered, changes included."""
+    seconds: float = 0.0
+    """Time that jobs spent waiting for these answers."""
+
+
 class Report(Plain):
     """How a run went."""
 
@@ -367,6 +381,8 @@ class Report(Plain):
     """How many ended before their work was done, those not listed included."""
     last_stats: dict[str, Any] = fresh(factory=dict)
     """Final sum of the workers' counters."""
+    lookups: dict[str, LookupStats] = fresh(factory=dict)
+    """By name, those that workers have used."""
 
     @property
     def jobs(self) -> int:
@@ -397,6 +413,8 @@ class Report(Plain):
         return "\n".join(_report_lines(self))
 
 
+LOOKUP_COUNTERS = "lookups."
+"""What the names of counters of lookups begin with; name and counter follow, a dot between."""
 MAX_FAILURE_GROUPS = 50
 MAX_WORKER_EXITS = 100
 _SHOWN_GROUPS = 10
@@ -425,6 +443,9 @@ def _report_lines(report: Report) -> list[str]:
     if report.slowest:
         lines.append("slowest:")
         lines += [f"  {s:9.3f} s  {key}" for s, key in report.slowest[:_SHOWN_SLOWEST]]
+    if report.lookups:
+        lines.append("lookups:")
+        lines += [_lookup_line(*item) for item in sorted(report.lookups.items())]
     if report.worker_exits:
         lines.append("workers lost:")
         lines += [_exit_line(e) for e in report.worker_exits[:_SHOWN_EXITS]]
@@ -438,6 +459,11 @@ def _group_lines(group: FailureGroup) -> list[str]:
     keys = ", ".join(map(str, group.keys)) + (", …" if group.count > len(group.keys) else "")
     error = group.error.splitlines()[0] if group.error else ""
     return [f"  {group.count:6,} {group.state}  {error}{place}", f"         jobs: {keys}"]
+
+
+def _lookup_line(name: str, stats: LookupStats) -> str:
+    asked = f"{stats.misses:,} misses, {stats.round_trips:,} round trips"
+    return f"  {name}: {stats.hits:,} hits, {asked}, {stats.seconds:.3f} s waited"
 
 
 def _exit_line(end: WorkerExit) -> str:

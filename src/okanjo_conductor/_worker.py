@@ -9,7 +9,7 @@ from okanjo_conductor.errors import ConfigurationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any, NoReturn, TypeVar
 
     from okanjo_conductor._io.assignment import Assignment
@@ -111,29 +111,6 @@ class ConductorWorker(EventEmitter, Basis):
     ) -> None:
         """Hand a reply to whoever sent the request; for use in `on_master_message`."""
         self._live.talk.fire(callback_name, err, data)
-
-    def lookup(self, name: str, key: Any, default: Any = None) -> Any:
-        """Return one entry of a lookup in the conductor.
-
-        Raises:
-            UnknownLookupError: there is no lookup of that name.
-        """
-        (found,) = self._live.talk.look_up(name, [key])
-        return default if found is None else found[0]
-
-    def lookup_many(self, name: str, keys: Iterable[Any]) -> dict[Any, Any]:
-        """Return the entries there are for these keys, in one round trip."""
-        wanted = list(keys)
-        found = self._live.talk.look_up(name, wanted)
-        return {key: hit[0] for key, hit in zip(wanted, found, strict=True) if hit is not None}
-
-    def set_lookup(self, name: str, key: Any, value: Any) -> None:
-        """Set an entry of a lookup in the conductor; returns when every worker can see it.
-
-        Raises:
-            UnknownLookupError: there is no lookup of that name.
-        """
-        self._live.talk.set_lookup(name, key, value)
 
     # For the runtime
 

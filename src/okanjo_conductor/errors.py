@@ -4,6 +4,7 @@
     ├── ConfigurationError (ValueError)     caller: an option makes no sense
     ├── ConductorStateError (RuntimeError)  caller: not now, or not here
     ├── UnknownLookupError (KeyError)       caller: no lookup of that name
+    ├── ReadOnlyLookupError (TypeError)     caller: that lookup cannot be changed
     ├── TableError                          a lookup table cannot be built, opened, read or written
     │   └── TableKeyError (TypeError)       caller: no key of a lookup table
     ├── WorkerGoneError                     caller: the worker addressed has ended
@@ -46,6 +47,7 @@ __all__ = [
     "JobTimeoutError",
     "JobsFailedError",
     "ProtocolError",
+    "ReadOnlyLookupError",
     "RemoteError",
     "RemoteTraceback",
     "RequestError",
@@ -91,6 +93,26 @@ class UnknownLookupError(ConductorError, KeyError):
         return (
             f"no lookup is named {self.name!r}; those that exist: {known}. "
             "Lookups are made by the conductor: Conductor(lookups={name: mapping})"
+        )
+
+
+class ReadOnlyLookupError(ConductorError, TypeError):
+    """A lookup was to be changed that cannot be.
+
+    Attributes:
+        name: the lookup.
+        kind: what it is.
+    """
+
+    def __init__(self, name: str, kind: str) -> None:
+        super().__init__(name, kind)
+        self.name = name
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return (
+            f"lookup {self.name!r} cannot be changed: it is of type {self.kind}. Give "
+            "Conductor(lookups=…) a mapping that can be: a dict, for example"
         )
 
 

@@ -39,6 +39,10 @@ PUBLIC = {
     "command",
     "current_job",
     "current_worker",
+    "ABSENT",
+    "Loading",
+    "Lookup",
+    "LookupStats",
     "exponential",
     "is_worker",
 }

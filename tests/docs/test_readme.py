@@ -1,7 +1,9 @@
-"""The README, the pages on tables and testing, and the examples do what they say."""
+"""The README, the pages on lookups, tables and testing, and the examples do what they say."""
 
 from __future__ import annotations
 
+import csv
+import importlib
 import json
 import os
 import re
@@ -15,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = (
     "README.md",
     "docs/async.md",
+    "docs/lookups.md",
     "docs/messages.md",
     "docs/tables.md",
     "docs/testing.md",
@@ -77,3 +80,27 @@ def test_the_chat_finds_what_it_looks_for(tmp_path):
     found = [line for line in lines if line.startswith("000")]
     assert len(found) == 12
     assert all("numbers tried: worker " in line for line in found)
+
+
+@pytest.fixture
+def geocode(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    yield importlib.import_module("geocode")
+    sys.modules.pop("geocode")
+
+
+def test_geocoding_finds_the_nearest_of_all_cities(geocode, tmp_path):
+    script = (str(ROOT / "examples" / "geocode.py"), "--points", "300", "--table", "cities")
+    first, second = (run(*script, cwd=tmp_path) for _ in range(2))
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert first.stdout.startswith("built a table in")
+    assert second.stdout.startswith("opened cities in")
+    with (tmp_path / "geocoded.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert len(rows) == 300
+    with geocode.LookupTable(tmp_path / "cities") as table:
+        cities = [city for square in table.values() for city in square]
+    for latitude, longitude, _, _, kilometres in rows[:3]:
+        point = float(latitude), float(longitude)
+        nearest = min(geocode.distance(*point, *city[:2]) for city in cities)
+        assert float(kilometres) == pytest.approx(nearest, abs=0.051)

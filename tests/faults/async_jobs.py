@@ -210,6 +210,11 @@ class Talker(AsyncConductorWorker):
         await self.set_lookup("squares", "a", 7)
         return await self.lookup("squares", "a")
 
+    async def count_up(self) -> Any:
+        await self.update_lookup("squares", {"n": 1})
+        counts = await asyncio.gather(*(self.increment("squares", "n") for _ in range(5)))
+        return sorted(counts), await self.compare_and_set("squares", "n", 6, 0)
+
     async def look_up_nowhere(self) -> Any:
         return await self.lookup("cubes", 1)
 

@@ -305,6 +305,7 @@ def value_of(name):
         ("look_up", (25, "none")),
         ("look_many_up", {1: 1, 2: 4}),
         ("set_and_look_up", 7),
+        ("count_up", ([2, 3, 4, 5, 6], True)),
         ("ask", [0, 2, 4, 6, 8]),
         ("ask_with_a_callback", (8, 8)),
     ],

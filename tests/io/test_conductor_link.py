@@ -12,7 +12,8 @@ from okanjo_conductor._io import links
 from okanjo_conductor._io.conductor_link import ConductorLink
 from okanjo_conductor._io.worker_link import WorkerLink
 from okanjo_conductor._wire import records
-from okanjo_conductor._wire.messages import Bell, Bye, LastWords, Ready
+from okanjo_conductor._wire.messages import Bell, Bye, Invalidate, Jobs, LastWords, Ready, Stop
+from okanjo_conductor.lookups.live import News
 
 
 class Receiver:
@@ -144,6 +145,22 @@ def test_the_end_passes_on_everything_in_order_and_closes(linked):
     assert linked.told == [1, "LastWords", 2]
     assert not linked.loop.readers
     assert linked.job_link.fileno() == -1
+
+
+def test_news_goes_ahead_of_whatever_is_said_next(linked):
+    linked.ours.ahead = news = News()
+    linked.ours.send(Stop())
+    news.add("rates", ["x"])
+    linked.ours.send(Jobs(1, [1], b"", []))
+    linked.ours.send(Stop())
+    news.add("rates", None)
+    linked.ours.send(Stop())
+
+    told = linked.theirs.receive()
+
+    names = [type(message).__name__ for message in told]
+    assert names == ["Stop", "Invalidate", "Jobs", "Stop", "Invalidate", "Stop"]
+    assert [m.keys for m in told if isinstance(m, Invalidate)] == [["x"], None]
 
 
 def test_a_message_to_a_dead_worker_is_dropped(linked):

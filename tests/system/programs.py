@@ -5,6 +5,7 @@ The first six are the worker programs of the Node module's own tests.
 
 from __future__ import annotations
 
+import enum
 import logging
 import os
 import signal
@@ -114,6 +115,12 @@ class AbortWorker(ConductorWorker):
 
 
 # Others
+
+
+class Colour(enum.Enum):
+    """Equal to itself alone, and by name after a travel."""
+
+    RED = 1
 
 
 class Lookups(ConductorWorker):

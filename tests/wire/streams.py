@@ -54,8 +54,14 @@ def messages_with(values: st.SearchStrategy[Encoded]) -> dict[type, st.SearchStr
         ),
         m.Progress: st.builds(m.Progress, numbers, st.floats(0, 1), texts),
         m.AbortRun: st.builds(m.AbortRun, texts),
-        m.LookUp: st.builds(m.LookUp, numbers, texts, values),
-        m.SetLookup: st.builds(m.SetLookup, numbers, texts, values),
+        m.LookUp: st.one_of(
+            st.builds(m.LookUp, numbers, texts, st.lists(atoms | short_bytes), st.none()),
+            st.builds(m.LookUp, numbers, texts, st.none(), values),
+        ),
+        m.OpenLookup: st.builds(m.OpenLookup, numbers, texts),
+        m.ChangeLookup: st.builds(m.ChangeLookup, numbers, texts, texts, values),
+        m.Loaded: st.builds(m.Loaded, numbers, errors, values),
+        m.Forget: st.builds(m.Forget, numbers),
         m.Stats: st.builds(
             m.Stats,
             st.dictionaries(texts, atoms, max_size=4),
@@ -69,8 +75,15 @@ def messages_with(values: st.SearchStrategy[Encoded]) -> dict[type, st.SearchStr
         m.Define: st.builds(m.Define, texts, short_bytes),
         m.Post: st.builds(m.Post, texts, callbacks, errors, values),
         m.Request: st.builds(m.Request, numbers, texts, values),
-        m.Answer: st.builds(m.Answer, numbers, errors, values),
         m.Cancel: st.builds(m.Cancel, numbers, st.none() | st.floats(0, 1e9)),
+        m.Answer: st.one_of(
+            st.builds(m.Answer, numbers, errors, st.lists(atoms, max_size=1), st.none()),
+            st.builds(m.Answer, numbers, errors, st.none(), values),
+        ),
+        m.Load: st.builds(m.Load, numbers, st.lists(numbers, max_size=4), values),
+        m.Invalidate: st.builds(
+            m.Invalidate, texts, st.none() | st.lists(atoms | short_bytes, max_size=4)
+        ),
         m.Stop: st.builds(m.Stop),
     }
 

@@ -48,7 +48,7 @@ def test_every_message_comes_back_as_it_was(kind, data, outcomes):
 @given(st.integers(0, (1 << 32) - 1).filter(lambda n: n not in {KINDS[k] for k in ALL_TYPES}))
 def test_an_unknown_kind_is_refused(kind):
     with pytest.raises(ProtocolError, match=f"no message has kind {kind}"):
-        from_frame(Frame(kind, 0, marshal.dumps(()), []))
+        from_frame(Frame(kind, 0, marshal.dumps(()), [], 0))
 
 
 @given(small_messages, st.data())
@@ -58,20 +58,20 @@ def test_a_body_cut_short_is_refused(message, data):
     body = segment[24 + 8 * buffers :][:size]
     cut = data.draw(st.integers(0, size - 1))
     with pytest.raises(ProtocolError, match=f"{type(message).__name__} cannot be read"):
-        from_frame(Frame(KINDS[type(message)], 0, body[:cut], []))
+        from_frame(Frame(KINDS[type(message)], 0, body[:cut], [], 0))
 
 
 @pytest.mark.parametrize(
     "frame",
     [
-        Frame(KINDS[Declined], 0, b"garbage", []),
-        Frame(KINDS[Declined], 0, marshal.dumps(5), []),
-        Frame(KINDS[Declined], 0, marshal.dumps((1,)), []),
-        Frame(KINDS[Declined], 0, marshal.dumps((1, 2, 3)), []),
-        Frame(KINDS[Declined], 0, marshal.dumps((1, 2)), [b"a value it has no place for"]),
-        Frame(KINDS[Log], 0, marshal.dumps(()), []),
-        Frame(KINDS[Log], 0, marshal.dumps((1,)), [b"a value too many"]),
-        Frame(KINDS[Bye], 0, b"", []),
+        Frame(KINDS[Declined], 0, b"garbage", [], 0),
+        Frame(KINDS[Declined], 0, marshal.dumps(5), [], 0),
+        Frame(KINDS[Declined], 0, marshal.dumps((1,)), [], 0),
+        Frame(KINDS[Declined], 0, marshal.dumps((1, 2, 3)), [], 0),
+        Frame(KINDS[Declined], 0, marshal.dumps((1, 2)), [b"a value it has no place for"], 0),
+        Frame(KINDS[Log], 0, marshal.dumps(()), [], 0),
+        Frame(KINDS[Log], 0, marshal.dumps((1,)), [b"a value too many"], 0),
+        Frame(KINDS[Bye], 0, b"", [], 0),
     ],
     ids=repr,
 )

@@ -21,6 +21,8 @@ class Assignment(Frozen):
     master_id: str
     log_level: int
     link: WorkerLink
+    arrays: int | None = None
+    """Descriptor of the memory that holds the arrays among the lookups."""
 
 
 _is_worker = False

@@ -17,6 +17,7 @@ from okanjo_conductor._io import cells, stacks
 from okanjo_conductor._io.outcome_log import Reader
 from okanjo_conductor._wire import records
 from okanjo_conductor._wire.connection import Connection
+from okanjo_conductor._wire.messages import to_segments
 from okanjo_conductor.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -47,6 +48,15 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
 
         def on_garbage(self, worker_id: int, error: ProtocolError) -> None:
             """The worker's links carry what no worker sends; nothing more is read from it."""
+
+    class Ahead(Protocol):
+        """Messages that go ahead of the next one. False where there are none."""
+
+        def __bool__(self) -> bool: ...
+
+        def take(self) -> list[AnyMessage]:
+            """Return them, once."""
+            ...
 
 
 class ConductorLink:
@@ -79,6 +89,8 @@ class ConductorLink:
         """Records read before the frame that follows them."""
         self.definitions_sent = 0
         """How many objects of ``__main__`` the worker has."""
+        self.ahead: Ahead | None = None
+        """What the worker must be told before anything else, if it has to be told things."""
         self._box_read = 0
         """How much of the black box was taken."""
         self._stdout = LineForwarder(loop, ends.stdout, "stdout")
@@ -104,8 +116,14 @@ class ConductorLink:
     def send(self, message: AnyMessage) -> None:
         """Send a message as soon as the worker has room for it. To the dead, it is dropped."""
         if self._is_open:
-            self._connection.send(message)
-            if not self._is_writing:
+            if self.ahead:
+                for first in self.ahead.take():
+                    self._connection.send(first)
+            segments = to_segments(message, 0)
+            if len(segments) == 1 and not self._connection.outbox:
+                segments = self._rest_of(segments[0])
+            self._connection.outbox.append(segments)
+            if self._connection.outbox and not self._is_writing:
                 self._flush()
             elif self._owes_bell:
                 self._ring()  # only who reads makes room
@@ -151,10 +169,12 @@ class ConductorLink:
     # Reading
 
     def _on_readable(self) -> None:
-        with self._guard():
+        try:
             for _ in range(_READS_AT_ONCE):
                 if not self._read_job_link():
                     return
+        except ProtocolError as error:
+            self._on_garbage(error)
 
     @contextmanager
     def _guard(self) -> Generator[None]:
@@ -162,9 +182,12 @@ class ConductorLink:
         try:
             yield
         except ProtocolError as error:
-            self._is_spoilt = True
-            self._stop_reading()
-            self._receiver.on_garbage(self._worker_id, error)
+            self._on_garbage(error)
+
+    def _on_garbage(self, error: ProtocolError) -> None:
+        self._is_spoilt = True
+        self._stop_reading()
+        self._receiver.on_garbage(self._worker_id, error)
 
     def _read_job_link(self) -> bool:
         """Read once; return whether there may be more."""
@@ -230,6 +253,14 @@ class ConductorLink:
             self._receiver.on_outcomes(self._worker_id, ordinals, nanoseconds, results)
 
     # Writing
+
+    def _rest_of(self, segment: bytes | memoryview) -> list[bytes | memoryview]:
+        """Write a segment at once; return what there was no room for."""
+        try:
+            sent = self._ends.job_link.send(segment)
+        except OSError:  # no room; or the worker is gone, which `_flush` finds out as well
+            return [segment]
+        return [memoryview(segment)[sent:]] if sent < len(segment) else []
 
     def _flush(self) -> None:
         outbox = self._connection.outbox

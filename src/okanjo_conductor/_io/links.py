@@ -3,6 +3,7 @@
     job link      stream socket pair; frames, both ways
     cells         shared memory: claims, the outcome log, the black box; see `cells`
     output pipes  the worker's standard output and error
+    arrays        memory that all workers read, if the run has any; see `lookups.arrays`
     bell          a pipe: a byte in it says that a message waits which must not wait for a job
 
 The worker's ends travel to the new process as descriptors, in the order of `WorkerEnds`.
@@ -28,10 +29,11 @@ class WorkerEnds(Plain):
     stdout: int
     stderr: int
     bell: int
+    arrays: int | None
 
     def as_list(self) -> list[int]:
         """Return them in the order in which they travel."""
-        return list(values_of(self))
+        return [end for end in values_of(self) if end is not None]
 
     def close(self) -> None:
         """Close the conductor's copies."""
@@ -56,8 +58,11 @@ class ConductorEnds(Plain):
         self.cells.release()
 
 
-def make() -> tuple[ConductorEnds, WorkerEnds]:
+def make(arrays: int | None = None) -> tuple[ConductorEnds, WorkerEnds]:
     """Make the links of one worker.
+
+    Args:
+        arrays: descriptor of what all workers read; the worker gets a copy of it.
 
     Raises:
         OSError: out of descriptors; nothing is left open.
@@ -70,6 +75,9 @@ def make() -> tuple[ConductorEnds, WorkerEnds]:
         stdout, stderr, bell = _pipe(undo), _pipe(undo), _pipe(undo)
         page = cells.make_page()
         undo.callback(os.close, page)
+        if arrays is not None:
+            arrays = os.dup(arrays)
+            undo.callback(os.close, arrays)
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
         for descriptor in (stdout[0], stderr[0], bell[1]):
@@ -80,7 +88,7 @@ def make() -> tuple[ConductorEnds, WorkerEnds]:
         undo.pop_all()
     return (
         ConductorEnds(ours, view, stdout[0], stderr[0], bell[1]),
-        WorkerEnds(theirs.detach(), page, stdout[1], stderr[1], bell[0]),
+        WorkerEnds(theirs.detach(), page, stdout[1], stderr[1], bell[0], arrays),
     )
 
 

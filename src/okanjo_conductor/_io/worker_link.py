@@ -14,7 +14,7 @@ from okanjo_conductor._io import cells
 from okanjo_conductor._io.descriptors import move_up
 from okanjo_conductor._io.outcome_log import Writer
 from okanjo_conductor._wire.connection import Connection
-from okanjo_conductor._wire.messages import Bell
+from okanjo_conductor._wire.messages import Bell, to_segments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,8 +61,14 @@ class WorkerLink:
             text = "only the worker can talk to the conductor, not a process that a job has forked"
             raise OSError(errno.EBADF, text)
         with self._sending:
-            self._connection.send(message, self.log.count)
+            segments = to_segments(message, self.log.count)
             outbox = self._connection.outbox
+            if len(segments) == 1 and not outbox:
+                sent = self._socket.send(segments[0])
+                if sent == len(segments[0]):
+                    return
+                segments[0] = memoryview(segments[0])[sent:]
+            outbox.append(segments)
             while outbox:
                 outbox.sent(self._socket.sendmsg(outbox.views()))
 
@@ -120,12 +126,19 @@ class WorkerLink:
             return os.fstat(self._bell).st_ino == self._bell_inode
         return False
 
-    def wait(self, seconds: float | None) -> None:
-        """Block until there is something to receive, `wake` is called or the time is over."""
-        timeout = None if seconds is None else max(0, int(seconds * 1000) + 1)
-        for descriptor, _ in self._poll.poll(timeout):
+    def wait(self, seconds: float) -> bool:
+        """Block until there is something to receive, `wake` is called or the time is over.
+
+        Returns:
+            Whether there is something to receive.
+        """
+        is_here = False
+        for descriptor, _ in self._poll.poll(max(0, int(seconds * 1000) + 1)):
             if descriptor == self._wake_read:
                 os.read(self._wake_read, 4096)
+            else:
+                is_here = True
+        return is_here
 
     def wake(self) -> None:
         """End a `wait` of another thread, or the next one."""

@@ -20,7 +20,7 @@ import struct
 from collections import deque
 from sys import getrefcount
 
-from okanjo_conductor._plain import Frozen
+from okanjo_conductor._plain import Row
 from okanjo_conductor.errors import ProtocolError
 
 TYPE_CHECKING = False
@@ -38,14 +38,14 @@ _JOIN_LIMIT = 1 << 13
 _IOV_LIMIT = 256
 
 
-class Frame(Frozen):
+class Frame(Row):
     """One received frame."""
 
     kind: int
     outcomes: int
     body: bytes | bytearray
     buffers: list[bytes | bytearray]
-    dropped: int = 0
+    dropped: int
     """Bytes of buffers for which there was no memory; then there are no buffers."""
 
 
@@ -53,10 +53,11 @@ def pack(
     kind: int, outcomes: int, body: bytes, buffers: Sequence[bytes | bytearray | memoryview] = ()
 ) -> list[bytes | memoryview]:
     """Make the segments of one frame, to be written one after another."""
+    if not buffers:
+        return [_HEADER.pack(kind, 0, outcomes, len(body)) + body]
     sizes = [memoryview(b).nbytes for b in buffers]
     head = _HEADER.pack(kind, len(sizes), outcomes, len(body))
-    if sizes:
-        head += struct.pack(f"<{len(sizes)}Q", *sizes)
+    head += struct.pack(f"<{len(sizes)}Q", *sizes)
     segments: list[bytes | memoryview] = [head + body]
     for buffer, size in zip(buffers, sizes, strict=True):
         if size < _JOIN_LIMIT and isinstance(segments[-1], bytes):
@@ -159,7 +160,9 @@ class FrameReader:
         at = start + _HEADER.size + 8 * buffer_count
         if filled < at:
             return None
-        sizes = struct.unpack_from(f"<{buffer_count}Q", view, start + _HEADER.size)
+        sizes: tuple[int, ...] = ()
+        if buffer_count:
+            sizes = struct.unpack_from(f"<{buffer_count}Q", view, start + _HEADER.size)
         end: int = at + length + sum(sizes)
         if end > filled:
             if end - start > _MAX_LENGTH:
@@ -176,7 +179,7 @@ class FrameReader:
         for size in sizes:
             buffers.append(bytearray(view[at : at + size]))
             at += size
-        frames.append(Frame(kind, outcomes, body, buffers, 0))
+        frames.append(Frame._make((kind, outcomes, body, buffers, 0)))
         return end
 
 

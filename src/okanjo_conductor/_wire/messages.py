@@ -2,20 +2,24 @@
 
 Fields are plain data (numbers, text, bytes, lists of these) and are marshalled; a field named
 `value`, always the last, holds something of the user's, already encoded, and travels in the
-frame's buffers. So reading a message never runs code of the user's, and a value that cannot be
-rebuilt spoils nothing but itself.
+frame's buffers; or it is None, where plain data takes its place. So reading a message never runs
+code of the user's, and a value that cannot be rebuilt spoils nothing but itself.
 
     worker → conductor                       conductor → worker
     Ready          set up, waiting for jobs  Jobs, LargeJob   work to do
     Bell           read my outcome log       Define           an object of __main__
     LargeOutcome   did not fit into the log  Cancel           end a job and live on
     Declined       skipped, was recalled     Post             a custom message, or a reply to one
-    Ask            a custom message          Answer           to LookUp and SetLookup
-    Response       to Request                Request          a custom message to answer
-    AddJob         one more job              Stop             finish, then leave
-    Progress       how far the job is
+    Ask            a custom message          Request          a custom message to answer
+    Response       to Request                Answer           to a request about a lookup
+    AddJob         one more job              Load             make entries, for your own request
+    Progress       how far the job is        Invalidate       entries of a lookup have changed
+                                             Stop             finish, then leave
     AbortRun       stop the whole run
-    LookUp, SetLookup
+    OpenLookup     how is it reached?
+    LookUp, ChangeLookup
+    Loaded         an entry, or its failure
+    Forget         I wait for that no more
     Stats, Log
     LastWords      why I am about to die
     Bye            everything is said
@@ -111,20 +115,45 @@ class AbortRun(Frozen):
     why: str
 
 
+class OpenLookup(Frozen):
+    """A question: how are the entries of this lookup reached from a worker?"""
+
+    request: int
+    name: str
+
+
 class LookUp(Frozen):
-    """Keys to look up; `value` is the list of them."""
+    """Keys to look up: the list of them, plain, or as `value`."""
 
     request: int
     name: str
-    value: Encoded
+    plain: list[Any] | None
+    value: Encoded | None
 
 
-class SetLookup(Frozen):
-    """A lookup entry to set; `value` is the pair of key and value."""
+class ChangeLookup(Frozen):
+    """A lookup to change; `value` is the tuple of the verb's arguments."""
 
     request: int
     name: str
+    verb: str
     value: Encoded
+
+
+class Loaded(Frozen):
+    """What became of an entry that the worker was told to load, in answer to `Load`."""
+
+    number: int
+    """As in `Load`."""
+    error: bytes | None
+    """A packed failure."""
+    value: Encoded
+
+
+class Forget(Frozen):
+    """Nobody waits for the answer to this request any more, nor will load anything for it."""
+
+    request: int
 
 
 class Stats(Frozen):
@@ -202,14 +231,25 @@ class Request(Frozen):
 
 
 class Answer(Frozen):
-    """The reply to `LookUp` or `SetLookup`.
+    """The reply to `OpenLookup`, `LookUp` or `ChangeLookup`.
 
-    To the former, `value` is a list of ``(value,)``, or of None where a key is missing.
+    To `LookUp`, it is a list of ``(value,)``, or of None where a key is missing.
     """
 
     request: int
     error: bytes | None
     """A packed failure."""
+    plain: list[Any] | None
+    """The answer as the only item, if it is plain data; else it is `value`, or an error."""
+    value: Encoded | None
+
+
+class Load(Frozen):
+    """Entries that the worker shall make, for a request of its own; `value` is a list of keys."""
+
+    request: int
+    numbers: list[int]
+    """Per key, what names it in `Loaded`."""
     value: Encoded
 
 
@@ -219,6 +259,14 @@ class Cancel(Frozen):
     ordinal: int
     limit: float | None
     """The time limit in seconds that it has passed; None: it is not wanted any more."""
+
+
+class Invalidate(Frozen):
+    """Entries of a lookup have changed: let go of what was kept of them."""
+
+    name: str
+    keys: list[Any] | None
+    """None: all of them. Plain data, so that reading it runs no code of the user's."""
 
 
 class Stop(Frozen):
@@ -235,8 +283,11 @@ AnyMessage: TypeAlias = (
     | AddJob
     | Progress
     | AbortRun
+    | OpenLookup
     | LookUp
-    | SetLookup
+    | ChangeLookup
+    | Loaded
+    | Forget
     | Stats
     | Log
     | LastWords
@@ -248,9 +299,13 @@ AnyMessage: TypeAlias = (
     | Post
     | Request
     | Answer
+    | Load
+    | Invalidate
     | Stop
 )
 
+PLAIN: Final = frozenset({int, float, bool, type(None), str, bytes})
+"""Types of a user's values that may travel as plain data: marshalled, which takes half the time."""
 _TYPES: dict[int, type[Any]] = {
     1: Ready,
     2: Bell,
@@ -258,11 +313,14 @@ _TYPES: dict[int, type[Any]] = {
     4: Declined,
     5: Ask,
     6: LookUp,
-    7: SetLookup,
+    7: ChangeLookup,
     8: Stats,
     9: Log,
     10: LastWords,
     11: Bye,
+    12: OpenLookup,
+    13: Loaded,
+    14: Forget,
     20: Response,
     21: AddJob,
     22: Progress,
@@ -273,6 +331,8 @@ _TYPES: dict[int, type[Any]] = {
     35: Post,
     36: Answer,
     37: Stop,
+    38: Load,
+    39: Invalidate,
     48: Request,
     60: Cancel,
 }

@@ -1,16 +1,20 @@
 """Reference data that workers share. A name is loaded when it is first used."""
 
+from importlib import import_module
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from okanjo_conductor.lookups._kinds import ABSENT, Loading, Lookup
     from okanjo_conductor.lookups.table import LookupTable
 
-__all__ = ["LookupTable"]
+_HOME_OF = {"ABSENT": "_kinds", "Loading": "_kinds", "Lookup": "_kinds", "LookupTable": "table"}
+
+__all__ = ["ABSENT", "Loading", "Lookup", "LookupTable"]
 
 
 def __getattr__(name: str) -> object:
-    if name == "LookupTable":
-        from okanjo_conductor.lookups.table import LookupTable
-
-        return LookupTable
-    message = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(message)
+    module = _HOME_OF.get(name)
+    if module is None:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(import_module(f"{__name__}.{module}"), name)
