@@ -6,21 +6,20 @@ What arrives is handled as soon as the loop gets to it: there is no moment betwe
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable
 from contextlib import suppress
 
 from okanjo_conductor._logs import log
-from okanjo_conductor._talk import ConductorGone, Talk
+from okanjo_conductor._talk import ConductorGone, Query, Talk
 from okanjo_conductor.errors import ConductorStateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
-    from typing import Any
+    from typing import Any, NoReturn
 
     from okanjo_conductor._types import Message
-    from okanjo_conductor._wire.messages import Post, Request
+    from okanjo_conductor._wire.messages import Load, Post, Request
 
 
 class AsyncReply:
@@ -67,6 +66,33 @@ class AsyncReply:
         self._future.exception()  # whoever gave a callback does not await it
 
 
+class AsyncQuery(Query):
+    """An answer about a lookup, to come: await `wait`."""
+
+    def __init__(self, talk: AsyncTalk, number: int, *handlers: Any) -> None:
+        super().__init__(talk, number, *handlers)
+        self._reply = AsyncReply(talk.loop)
+
+    async def wait(self) -> Any:
+        """Wait for the answer. Whoever stops waiting will get none."""
+        try:
+            return await self._reply
+        except BaseException:
+            if not self.done():
+                self._talk.forget(self._number)
+            raise
+
+    def ordered(self, load: Load) -> None:
+        """Make entries in a thread: that may take as long as it likes."""
+        assert self._load is not None  # noqa: S101 - the conductor orders from who can make them
+        self._talk._spawn(asyncio.to_thread(self._load, load))  # type: ignore[attr-defined]
+
+    def resolve(self, error: BaseException | None, value: Any) -> None:
+        """Let the waiting end."""
+        super().resolve(error, value)
+        self._reply.resolve(error, value)
+
+
 class AsyncTalk(Talk):
     """One async worker's conversation with its conductor."""
 
@@ -77,32 +103,22 @@ class AsyncTalk(Talk):
         super().__init__(*args)
         self._tasks: set[asyncio.Future[Any]] = set()
         """Handlers that are at work: the loop itself would forget them."""
-        self._news = threading.Condition()
-        """Notified whenever something was read."""
 
-    def wait_for(self, is_met: Callable[[], bool], timeout: float | None) -> None:
-        """Wait, in a thread beside the loop's, while the loop reads.
-
-        Raises:
-            TimeoutError: the condition was not met in time.
-            ConductorStateError: this is the loop's thread, which must not wait.
-        """
-        if asyncio._get_running_loop() is not None:
-            message = "this would block all jobs of the async worker: await it"
-            raise ConductorStateError(message)
-        with self._news:
-            if not self._news.wait_for(is_met, timeout):
-                message = f"no reply within {timeout} s"
-                raise TimeoutError(message)
-
-    def read_nowait(self) -> None:
-        """Handle what has arrived, and tell the threads that wait for it."""
-        super().read_nowait()
-        with self._news:
-            self._news.notify_all()
+    def wait_for(self, is_met: Callable[[], bool], timeout: float | None) -> NoReturn:  # noqa: ARG002
+        """Refuse: it is the loop that reads."""
+        message = "this would block all jobs of the async worker: await it"
+        raise ConductorStateError(message)
 
     def _make_reply(self) -> Any:
         return AsyncReply(self.loop)
+
+    def _make_query(
+        self,
+        number: int,
+        take: Callable[[Any], None] | None,
+        load: Callable[[Load], None] | None,
+    ) -> AsyncQuery:
+        return AsyncQuery(self, number, take, load)
 
     def _finish_reply(self, callback: str, message: Message, handled: Any) -> None:
         if isinstance(handled, Awaitable):

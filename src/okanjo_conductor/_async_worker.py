@@ -5,21 +5,21 @@ Also the worker that is made of an ``async def`` function. Loaded by async worke
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
-from functools import cached_property, partial
+from time import perf_counter
 
 from okanjo_conductor import _runtime
 from okanjo_conductor._async_runtime import AsyncRuntime
 from okanjo_conductor._basis import Basis, FunctionWorker
 from okanjo_conductor._worker import ConductorWorker
 from okanjo_conductor.errors import ConfigurationError
+from okanjo_conductor.lookups._client import NoEntry, joined
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any
+
+    from okanjo_conductor.lookups._client import Source
 
 CONCURRENCY = 100
 """As many connections as aiohttp and httpx open by default."""
@@ -31,11 +31,6 @@ class _Awaiting(Basis):
     concurrency: int = CONCURRENCY
     """How many jobs are in flight at a time."""
     _is_async = True
-
-    @cached_property
-    def _waiters(self) -> ThreadPoolExecutor:
-        """Threads that wait for lookups: as many as there may be jobs that do."""
-        return ThreadPoolExecutor(self.concurrency, "lookups")
 
     def start(self) -> None:
         """Work until the conductor has no more jobs.
@@ -64,43 +59,75 @@ class _Awaiting(Basis):
 
     async def lookup(self, name: str, key: Any, default: Any = None) -> Any:
         """Return one entry of a lookup, or `default` where there is none."""
-        return await self._in_thread(super().lookup, name, key, default)
+        source = await self._source(name)
+        source.reads += 1
+        if source.reading is not None:
+            return source.reading.read(key, default)
+        if not source.asks:
+            try:
+                return source[key]
+            except NoEntry:
+                return default
+        there, wanted = source.split([key])
+        if not wanted:
+            return there.get(key, default)
+        (found,) = await _waited(source, source.ask(wanted))
+        return default if found is None else found[0]
 
     async def lookup_many(  # type: ignore[override]
         self, name: str, keys: Iterable[Any]
     ) -> dict[Any, Any]:
         """Return the entries there are for these keys, in one round trip at most."""
-        found: dict[Any, Any] = await self._in_thread(super().lookup_many, name, keys)
-        return found
+        source, wanted = await self._source(name), list(keys)
+        source.reads += len(wanted)
+        there, unknown = source.split(wanted)
+        if not unknown:
+            return there
+        return joined(wanted, there, unknown, await _waited(source, source.ask(unknown)))
 
     async def set_lookup(self, name: str, key: Any, value: Any) -> None:  # type: ignore[override]
         """Set an entry of a lookup."""
-        await self._in_thread(super().set_lookup, name, key, value)
+        await self._change(name, "set", key, value)
 
     async def update_lookup(  # type: ignore[override]
         self, name: str, entries: Mapping[Any, Any]
     ) -> None:
         """Set many entries of a lookup in one round trip; nobody sees some of them only."""
-        await self._in_thread(super().update_lookup, name, entries)
+        await self._change(name, "update", dict(entries))
 
     async def increment(self, name: str, key: Any, by: Any = 1) -> Any:
         """Add to an entry of a lookup, which is 0 where there is none; return what it is then."""
-        return await self._in_thread(super().increment, name, key, by)
+        return await self._change(name, "increment", key, by)
 
     async def compare_and_set(  # type: ignore[override]
         self, name: str, key: Any, expected: Any, value: Any
     ) -> bool:
         """Set an entry of a lookup if it equals `expected`; say whether that was so."""
-        return bool(await self._in_thread(super().compare_and_set, name, key, expected, value))
+        return bool(await self._change(name, "compare_and_set", key, expected, value))
 
     async def shared(self, name: str) -> Any:
         """Return the NumPy array that is the lookup, as a read-only view: no copy is made."""
-        return await self._in_thread(super().shared, name)
+        return (await self._source(name)).shared()
 
-    async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call what waits in a thread of its own: the loop goes on, and reads what comes."""
-        call = partial(copy_context().run, function, *args)
-        return await asyncio.get_running_loop().run_in_executor(self._waiters, call)
+    async def _source(self, name: str) -> Source:
+        source = self._lookups.get(name)
+        if source is None:
+            query: Any = self._lookups.opening(name)
+            await query.wait()
+            source = self._lookups[name]
+        return source
+
+    async def _change(self, name: str, verb: str, *args: Any) -> Any:
+        source = await self._source(name)
+        return await _waited(source, source.ask_change(verb, args))
+
+
+async def _waited(source: Source, query: Any) -> Any:
+    began = perf_counter()
+    try:
+        return await query.wait()
+    finally:
+        source.note_wait(began)
 
 
 class AsyncConductorWorker(_Awaiting, ConductorWorker):  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -111,7 +111,7 @@ class Query(Reply):
         self._number = number
         self._take = take
         self._load = load
-        self.loads: deque[Load] = deque()
+        self._loads: deque[Load] = deque()
         """Orders to make entries."""
 
     def result(self, timeout: float | None = None) -> Any:
@@ -127,10 +127,14 @@ class Query(Reply):
 
     def _make_entries(self, timeout: float | None) -> None:
         while True:
-            self._talk.wait_for(lambda: self._is_done or bool(self.loads), timeout)
-            if not self.loads:
+            self._talk.wait_for(lambda: self._is_done or bool(self._loads), timeout)
+            if not self._loads:
                 return
-            self._load(self.loads.popleft())  # type: ignore[misc]  # there is one
+            self._load(self._loads.popleft())  # type: ignore[misc]  # there is one
+
+    def ordered(self, load: Load) -> None:
+        """Take an order to make entries."""
+        self._loads.append(load)
 
     def answered(self, error: BaseException | None, value: Any) -> None:
         """Take the answer."""
@@ -283,7 +287,7 @@ class Talk:
     def _on_load(self, message: Load) -> None:
         query = self._queries.get(message.request)
         if query is not None:  # else the conductor has been told that nobody waits
-            query.loads.append(message)
+            query.ordered(message)
 
     def _on_invalidate(self, message: Invalidate) -> None:
         self._worker._lookups.forget(message.name, message.keys)
@@ -411,7 +415,7 @@ class Talk:
     ) -> tuple[int, Query]:
         """Expect the answer to a request about a lookup, of this number, which is sent next."""
         number = next(self._numbers)
-        query = self._queries[number] = Query(self, number, take, load)
+        query = self._queries[number] = self._make_query(number, take, load)
         return number, query
 
     def forget(self, number: int) -> None:
@@ -421,6 +425,14 @@ class Talk:
 
     def _make_reply(self) -> Any:
         return Reply(self)
+
+    def _make_query(
+        self,
+        number: int,
+        take: Callable[[Any], None] | None,
+        load: Callable[[Load], None] | None,
+    ) -> Query:
+        return Query(self, number, take, load)
 
     def send(self, message: AnyMessage) -> None:
         """Send any message."""

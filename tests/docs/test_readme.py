@@ -82,6 +82,14 @@ def test_the_chat_finds_what_it_looks_for(tmp_path):
     assert all("numbers tried: worker " in line for line in found)
 
 
+@pytest.mark.parametrize("way", [(), ("--sync",)])
+def test_the_crawler_reads_every_page_once(way, tmp_path):
+    done = run(str(ROOT / "examples" / "crawl.py"), "--pages", "60", *way, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "all were read by crawl.py" in done.stdout
+    assert "60 pages, 60 different ones" in done.stdout
+
+
 @pytest.fixture
 def geocode(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "examples")

@@ -21,7 +21,7 @@ from okanjo_conductor.errors import (
 )
 from okanjo_conductor.lookups import arrays
 
-from .test_lookups import call, values_of
+from .test_lookups import call, call_async, values_of
 from .test_worker import outcomes_of
 
 SHAPES = {
@@ -80,17 +80,20 @@ def test_a_map_of_a_file_is_an_array_too(tmp_path):
     given._mmap.close()
 
 
-def test_entries_of_arrays_are_rows():
+@pytest.mark.parametrize("worker", [call, call_async])
+def test_entries_of_arrays_are_rows(worker):
     jobs = [
         ("lookup", "large", 2),
         ("lookup", "large", 1000, "beyond"),
         ("lookup", "large", (3, 4)),
         ("lookup_many", "small", [0, 2, 3]),
+        ("shared", "large"),
     ]
 
-    row, beyond, cell, many = values_of(jobs, SHAPES)
+    row, beyond, cell, many, whole = values_of(jobs, SHAPES, worker)
 
     assert np.array_equal(row, SHAPES["large"][2])
+    assert np.array_equal(whole, SHAPES["large"])
     assert (beyond, cell, many) == ("beyond", 904.0, {0: 0, 2: 2})
 
 

@@ -30,7 +30,7 @@ from okanjo_conductor.errors import (
 from okanjo_conductor.lookups.loading import Threads
 
 from .moments import DEADLINE
-from .test_lookups import call, values_of
+from .test_lookups import call, call_async, values_of
 from .test_worker import outcomes_of
 
 
@@ -66,9 +66,10 @@ WAYS = {
 }
 
 
+@pytest.mark.parametrize("worker", [call, call_async])
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("way", WAYS)
-def test_entries_are_made_once(way, cached):
+def test_entries_are_made_once(way, cached, worker):
     function, in_worker = WAYS[way]
     loading = Loading(function, in_worker=in_worker, data={1: "known"})
     jobs = [
@@ -80,7 +81,7 @@ def test_entries_are_made_once(way, cached):
         ("increment", "n", 3),
     ]
 
-    values = values_of(jobs, {"n": Lookup(loading, cached=cached)})
+    values = values_of(jobs, {"n": Lookup(loading, cached=cached)}, worker)
 
     assert values == [
         *("known", 4, {4: 8, 1: "known", 3: 6, 2: 4}, None),

@@ -41,8 +41,16 @@ def call(job):
     return getattr(current_worker(), method)(*args)
 
 
+async def call_async(job):
+    """The same, awaited."""
+    method, *args = job
+    return await getattr(current_worker(), method)(*args)
+
+
 def values_of(jobs, lookups, worker=call, **options):
-    """Run in one worker; return the values, in the order of the jobs."""
+    """Run in one worker, one job at a time; return the values, in the order of the jobs."""
+    if worker is call_async:
+        options["concurrency"] = 1
     outcomes = outcomes_of(worker, jobs, lookups=lookups, **options)
     for outcome in outcomes:
         outcome.result()
@@ -52,7 +60,7 @@ def values_of(jobs, lookups, worker=call, **options):
 # Live
 
 
-@pytest.mark.parametrize("worker", [call, programs.Lookups])
+@pytest.mark.parametrize("worker", [call, call_async, programs.Lookups])
 @pytest.mark.parametrize("wrap", [lambda data: data, Lookup, lambda d: Lookup(d, cached=True)])
 def test_all_verbs_are_there_for_functions_and_classes_of_workers(worker, wrap):
     stock = {"apple": 3}

@@ -24,7 +24,7 @@ from okanjo_conductor import (
 )
 from okanjo_conductor.errors import TableKeyError
 
-from .test_lookups import call, values_of
+from .test_lookups import call, call_async, values_of
 from .test_worker import outcomes_of
 
 
@@ -34,8 +34,9 @@ def cities():
         yield table
 
 
+@pytest.mark.parametrize("worker", [call, call_async])
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
-def test_all_verbs_work_with_a_table(cities, start_method):
+def test_all_verbs_work_with_a_table(cities, start_method, worker):
     jobs = [
         ("lookup", "cities", "Ulm"),
         ("lookup", "cities", ("DE", 1)),
@@ -51,7 +52,7 @@ def test_all_verbs_work_with_a_table(cities, start_method):
         ("lookup_many", "cities", ["Ulm", "new", "newer"]),
     ]
 
-    values = values_of(jobs, {"cities": cities}, start_method=start_method)
+    values = values_of(jobs, {"cities": cities}, worker, start_method=start_method)
 
     assert values == [
         *(128, "Berlin", "nowhere", None, None, None),

@@ -102,6 +102,9 @@ class Sources(dict[str, "Source"]):
 class Source:
     """One lookup. This base asks the conductor for everything."""
 
+    asks = True
+    """Whether the conductor may have to be asked for an entry."""
+
     def __init__(
         self, name: str, talk: Talker, function: Callable[[Any], Any] | None = None
     ) -> None:
@@ -129,8 +132,12 @@ class Source:
     def many(self, keys: list[Any]) -> dict[Any, Any]:
         """Return the entries there are for these keys."""
         self.reads += len(keys)
-        found = self._found(keys)
-        return {key: hit[0] for key, hit in zip(keys, found, strict=True) if hit is not None}
+        there, wanted = self.split(keys)
+        return joined(keys, there, wanted, self._found(wanted)) if wanted else there
+
+    def split(self, keys: list[Any]) -> tuple[dict[Any, Any], list[Any]]:
+        """Return the entries that are known here, and the keys to ask for."""
+        return {}, keys
 
     def change(self, verb: str, args: tuple[Any, ...]) -> Any:
         """Have the conductor change the lookup."""
@@ -196,8 +203,12 @@ class Source:
         try:
             return query.result()
         finally:
-            self.round_trips += 1
-            self.seconds += perf_counter() - began
+            self.note_wait(began)
+
+    def note_wait(self, began: float) -> None:
+        """Take note that an answer was waited for since then, on the clock `perf_counter`."""
+        self.round_trips += 1
+        self.seconds += perf_counter() - began
 
     # Making entries
 
@@ -242,8 +253,7 @@ class Cached(Source, dict[object, object]):
             raise NoEntry
         return Source.__getitem__(self, key)
 
-    def many(self, keys: list[Any]) -> dict[Any, Any]:
-        self.reads += len(keys)
+    def split(self, keys: list[Any]) -> tuple[dict[Any, Any], list[Any]]:
         there: dict[Any, Any] = {}
         wanted: list[Any] = []
         for key in keys:
@@ -252,11 +262,7 @@ class Cached(Source, dict[object, object]):
                 there[key] = value
             elif key not in self._missing:
                 wanted.append(key)
-        if not wanted:
-            return there
-        found = zip(wanted, self._found(wanted), strict=True)
-        there.update((key, hit[0]) for key, hit in found if hit is not None)
-        return {key: there[key] for key in keys if key in there}
+        return there, wanted
 
     def forget(self, keys: list[Any] | None) -> None:
         if keys is None:
@@ -287,18 +293,21 @@ class Cached(Source, dict[object, object]):
 class Mapped(Source):
     """A `LookupTable`: read from the map, without a message; what was written is seen at once."""
 
+    asks = False
+
     def __init__(self, name: str, talk: Talker, table: LookupTable) -> None:
         super().__init__(name, talk)
         self._table = table
         self.reading = table._opened()
 
-    def many(self, keys: list[Any]) -> dict[Any, Any]:
-        self.reads += len(keys)
-        return self._table.get_many(keys)
+    def split(self, keys: list[Any]) -> tuple[dict[Any, Any], list[Any]]:
+        return self._table.get_many(keys), []
 
 
 class Shared(Source):
     """An array in shared memory."""
+
+    asks = False
 
     def __init__(self, name: str, talk: Talker, layout: Any) -> None:
         super().__init__(name, talk)
@@ -312,13 +321,12 @@ class Shared(Source):
         except IndexError:
             raise NoEntry from None
 
-    def many(self, keys: list[Any]) -> dict[Any, Any]:
-        self.reads += len(keys)
+    def split(self, keys: list[Any]) -> tuple[dict[Any, Any], list[Any]]:
         entries: dict[Any, Any] = {}
         for key in keys:
             with suppress(NoEntry):
                 entries[key] = self[key]
-        return entries
+        return entries, []
 
     def shared(self) -> Any:
         self.reads += 1
@@ -331,3 +339,11 @@ _KINDS: dict[str, Callable[..., Source]] = {
     "array": Shared,
     "table": Mapped,
 }
+
+
+def joined(
+    keys: list[Any], there: dict[Any, Any], wanted: list[Any], found: list[Any]
+) -> dict[Any, Any]:
+    """Return the entries that were known and those that were found, in the order of the keys."""
+    there.update((k, hit[0]) for k, hit in zip(wanted, found, strict=True) if hit is not None)
+    return {key: there[key] for key in keys if key in there}
