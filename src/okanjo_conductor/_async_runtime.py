@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 _BELL = 10_000_000
 """As in `_runtime`."""
+_FAREWELL = 2.0
+"""Seconds that tasks which jobs have left behind may take to end, once they are cancelled."""
 
 
 class _Attempt:
@@ -109,6 +111,10 @@ class AsyncRuntime(Runtime):
         self._will_ring = False
         self._is_working = False
         """Whether the loop runs for jobs, not for `setup` or `teardown`."""
+        self._context = copy_context()
+        """What each job begins with: no job sees what another one has set."""
+        self._broken: BaseException | None = None
+        """What was raised in our own code, and ends this worker as it would any other."""
 
     # Life
 
@@ -133,41 +139,57 @@ class AsyncRuntime(Runtime):
         self.report_stats()
         self._emit("completed")
         link.send(Bye())
-        self._close_loop()
+        self._await(self._end_tasks)
 
     def _await(self, function: Callable[[], Any]) -> None:
-        """Call a function of the user's; if it is async, run it to its end."""
+        """Call a function, in the loop; if it is async, run it to its end."""
+        raised: list[BaseException] = []
 
         async def call() -> None:
-            made = function()
-            if isinstance(made, Awaitable):
-                await made
+            try:
+                made = function()
+                if isinstance(made, Awaitable):
+                    await made
+            except BaseException as error:  # a SystemExit would leave the loop
+                raised.append(error)
 
-        self._loop.run_until_complete(call())
+        task = self._loop.create_task(call())
+        task.add_done_callback(lambda _: self._loop.stop())
+        self._run_until(task.done)
+        for error in raised:
+            raise error
 
     def _work(self) -> None:
         self._is_working = True
         self.talk.deliver_posts()  # those that have come while it was set up
-        while not self._is_finished:
-            try:
-                self._loop.run_forever()  # until we stop it; a job may do so as well
-            except (SystemExit, KeyboardInterrupt) as error:
-                log().error("a task or callback raised in the event loop", exc_info=error)
+        self._run_until(lambda: self._is_finished)
         self._is_working = False
         self._ring()
+
+    def _run_until(self, is_over: Callable[[], bool]) -> None:
+        """Run the loop until we stop it; a job may do so as well."""
+        while not is_over():
+            try:
+                self._loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                log().error("a task or callback raised in the event loop", exc_info=error)
+            if self._broken is not None:
+                raise self._broken
 
     @property
     def _is_finished(self) -> bool:
         return self._is_stopping and not (self._batches or self._attempts)
 
-    def _close_loop(self) -> None:
-        """End what jobs have left behind."""
-        loop = self._loop
-        tasks = asyncio.all_tasks(loop)
+    async def _end_tasks(self) -> None:
+        """End what jobs have left behind; wait in vain for nobody."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_asyncgens())
+        tasks.add(self._loop.create_task(self._loop.shutdown_asyncgens()))
+        done, _ = await asyncio.wait(tasks, timeout=_FAREWELL)
+        for task in done:
+            if not task.cancelled():
+                task.exception()  # else asyncio complains that nobody has asked
 
     def _read(self) -> None:
         try:
@@ -175,12 +197,17 @@ class AsyncRuntime(Runtime):
             if self._is_working:
                 self.talk.deliver_posts()
             self._start_jobs()
-        except (ConductorGone, BrokenPipeError, ConnectionResetError):
+        except BaseException as error:
+            self._break(error)
+
+    def _break(self, error: BaseException) -> None:
+        """End this worker for what was raised in our own code: the loop would only log it."""
+        if isinstance(error, (ConductorGone, BrokenPipeError, ConnectionResetError)):
             leave_process(1)
-        except OSError:
-            if not self._link.is_abandoned:
-                raise
+        if isinstance(error, OSError) and self._link.is_abandoned:
             leave_fork(None)
+        self._broken = error
+        self._loop.stop()
 
     # Starting jobs
 
@@ -210,7 +237,7 @@ class AsyncRuntime(Runtime):
             self._loop.stop()
 
     def _start(self, attempt: _Attempt) -> None:
-        context = copy_context()
+        context = self._context.copy()
         context.run(_current.set, attempt)
         steps = _Steps(self._attempt(attempt), self._link.cells, attempt.ordinal)
         attempt.task = task = asyncio.Task(steps, loop=self._loop, context=context)
@@ -268,20 +295,16 @@ class AsyncRuntime(Runtime):
             elif not (self._batches or self._will_ring):
                 self._will_ring = True
                 self._loop.call_soon(self._ring_soon)
-        except (ConductorGone, BrokenPipeError, ConnectionResetError):
-            leave_process(1)
-        except OSError:
-            if not self._link.is_abandoned:
-                raise
-            leave_fork(None)
+        except BaseException as error:
+            self._break(error)
 
     def _ring_soon(self) -> None:
         """Tell of the outcomes of a turn of the loop together."""
         self._will_ring = False
         try:
             self._ring()
-        except (BrokenPipeError, ConnectionResetError):
-            leave_process(1)
+        except OSError as error:
+            self._break(error)
 
     def job_at_hand(self) -> JobInfo | None:
         """Tell to which job the running code belongs."""

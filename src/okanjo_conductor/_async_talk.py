@@ -25,12 +25,20 @@ if TYPE_CHECKING:
 class AsyncReply:
     """The reply to a request, to come: await it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._future: asyncio.Future[Any] = loop.create_future()
+    name = ""
+    """The callback id of the request."""
+
+    def __init__(self, talk: AsyncTalk) -> None:
+        self._talk = talk
+        self._future: asyncio.Future[Any] = talk.loop.create_future()
 
     def __await__(self) -> Generator[Any, Any, Any]:
         """Wait for the reply; raise what the conductor's handler raised."""
-        return self._future.__await__()
+        try:
+            return (yield from self._future.__await__())
+        except asyncio.CancelledError:
+            self._talk.drop(self.name)  # who was cancelled has cancelled the future
+            raise
 
     def done(self) -> bool:
         """Whether the reply is here."""
@@ -71,7 +79,7 @@ class AsyncQuery(Query):
 
     def __init__(self, talk: AsyncTalk, number: int, *handlers: Any) -> None:
         super().__init__(talk, number, *handlers)
-        self._reply = AsyncReply(talk.loop)
+        self._reply = AsyncReply(talk)
 
     async def wait(self) -> Any:
         """Wait for the answer. Whoever stops waiting will get none."""
@@ -85,7 +93,17 @@ class AsyncQuery(Query):
     def ordered(self, load: Load) -> None:
         """Make entries in a thread: that may take as long as it likes."""
         assert self._load is not None  # noqa: S101 - the conductor orders from who can make them
-        self._talk._spawn(asyncio.to_thread(self._load, load))  # type: ignore[attr-defined]
+        loop: asyncio.AbstractEventLoop = self._talk.loop  # type: ignore[attr-defined]
+        # No task: a job might cancel it, and everybody would wait for the entries in vain.
+        loop.run_in_executor(None, self._load, load).add_done_callback(self._made)
+
+    def _made(self, making: asyncio.Future[Any]) -> None:
+        """Take note that no more entries are made; if that is for an error, wait no more."""
+        error = making.exception()
+        if error is not None and not self.done():
+            with suppress(ConductorGone):  # the loop comes across that
+                self._talk.forget(self._number)
+            self.resolve(error, None)
 
     def resolve(self, error: BaseException | None, value: Any) -> None:
         """Let the waiting end."""
@@ -110,7 +128,7 @@ class AsyncTalk(Talk):
         raise ConductorStateError(message)
 
     def _make_reply(self) -> Any:
-        return AsyncReply(self.loop)
+        return AsyncReply(self)
 
     def _make_query(
         self,
@@ -119,6 +137,14 @@ class AsyncTalk(Talk):
         load: Callable[[Load], None] | None,
     ) -> AsyncQuery:
         return AsyncQuery(self, number, take, load)
+
+    def _hand_over(self, post: Post | Request) -> None:
+        try:
+            super()._hand_over(post)
+        except (ConductorGone, OSError):
+            raise
+        except BaseException as error:  # asyncio.CancelledError, say
+            self._answer(post, error, None)
 
     def _finish_reply(self, callback: str, message: Message, handled: Any) -> None:
         if isinstance(handled, Awaitable):
@@ -131,7 +157,7 @@ class AsyncTalk(Talk):
     ) -> None:
         try:
             await handled
-        except (Exception, SystemExit):
+        except BaseException:  # a job may have cancelled it; another one waits for the reply
             log().exception("on_master_message raised for the reply to %r", message.cmd)
         super()._finish_reply(callback, message, None)
 

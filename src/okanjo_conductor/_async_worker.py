@@ -53,8 +53,12 @@ class _Awaiting(Basis):
             UnknownCommandError: the conductor does not handle this command.
             Exception: what its handler raised.
         """
-        reply: Any = self._live.talk.ask(command_name, data, None)
-        answer = await reply.result(timeout)
+        talk = self._live.talk
+        reply: Any = talk.ask(command_name, data, None)
+        try:
+            answer = await reply.result(timeout)
+        finally:
+            talk.drop(reply.name)  # nobody else has it
         return getattr(answer, "data", answer)
 
     async def lookup(self, name: str, key: Any, default: Any = None) -> Any:

@@ -125,8 +125,13 @@ class Basis(LookupVerbs):
             UnknownCommandError: the conductor does not handle this command.
             Exception: what its handler raised.
         """
-        reply = self.send_request_to_master(command_name, data).result(timeout)
-        return getattr(reply, "data", reply)
+        talk = self._live.talk
+        reply = talk.ask(command_name, data, None)
+        try:
+            answer = reply.result(timeout)
+        finally:
+            talk.drop(reply.name)  # nobody else has it
+        return getattr(answer, "data", answer)
 
     def notify(self, command_name: str, data: Any = None) -> None:
         """Send the conductor a message and go on: nobody replies.

@@ -63,6 +63,8 @@ class Reply:
 
     def __init__(self, talk: Talk) -> None:
         self._talk = talk
+        self.name = ""
+        """The callback id of the request; queries have none."""
         self._is_done = False
         self._error: BaseException | None = None
         self._value: Any = None
@@ -319,7 +321,8 @@ class Talk:
         callback = reply.callback or ""
         error, data = _decoded(reply)
         if error is not None:
-            self.fire(callback, error, None)
+            if callback in self._replies:
+                self.fire(callback, error, None)
             return
         message = self._message(reply, data)
         try:
@@ -387,6 +390,7 @@ class Talk:
         """Send a custom message."""
         reply: Reply = self._make_reply()
         name = f"{self._place.worker_id}-{next(self._numbers)}"
+        reply.name = name
         self._replies[name] = reply, callback
         try:
             self.send(Ask(command, name, encode_by_value(data)))
@@ -394,6 +398,12 @@ class Talk:
             del self._replies[name]
             raise
         return reply
+
+    def drop(self, name: str) -> None:
+        """Take note that nobody waits for this reply any more, unless it has a callback."""
+        _, callback = self._replies.get(name, (None, None))
+        if callback is None:
+            self._replies.pop(name, None)
 
     def fire(self, name: str, error: BaseException | None, data: Any) -> None:
         """Resolve the request that carried this callback id."""

@@ -6,10 +6,12 @@ import asyncio
 import os
 import sys
 import time
+from contextlib import suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from faults.moments import note
+from faults.moments import is_first, note
 from okanjo_conductor import (
     LATER,
     AsyncConductorWorker,
@@ -20,6 +22,7 @@ from okanjo_conductor import (
 )
 
 _TURN = 0.002
+_setting: ContextVar[Any] = ContextVar("setting", default=None)
 _counts = {"arrived": 0, "in flight": 0, "most": 0}
 
 
@@ -164,8 +167,44 @@ async def make_progress() -> None:
     await asyncio.sleep(0.3)  # longer than the time between two reports
 
 
-async def leave_a_task_behind() -> None:
-    asyncio.create_task(asyncio.Event().wait())  # noqa: RUF006
+async def set_what_the_next_might_see(number: int) -> Any:
+    """Set something of this context; return what it was before."""
+    before = _setting.get()
+    _setting.set(number)
+    await asyncio.sleep(0)
+    return before
+
+
+async def leave_behind(what: str) -> None:
+    """Start a task that nobody waits for, and let it begin."""
+    asyncio.create_task(_LEFT[what]())  # noqa: RUF006
+    await asyncio.sleep(0)
+
+
+async def exit_when_cancelled() -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        sys.exit(3)
+
+
+async def stop_the_loop_again_and_again() -> None:
+    while True:
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0)
+
+
+async def forget_the_loop() -> None:
+    asyncio.set_event_loop(None)
+
+
+_LEFT: dict[str, Any] = {
+    "waits": wait_for_ever,
+    "refuses": refuse_to_be_cancelled,
+    "exits": exit_when_cancelled,
+    "stops the loop": stop_the_loop_again_and_again,
+    "forgets the loop": forget_the_loop,
+}
 
 
 class Talker(AsyncConductorWorker):
@@ -176,6 +215,7 @@ class Talker(AsyncConductorWorker):
     async def setup(self) -> None:
         self.seen = [await self.lookup("squares", 3)]
         self.arrived = asyncio.Event()
+        self.seeing = asyncio.Event()
 
     async def teardown(self) -> None:
         self.seen.append(await self.lookup("squares", 4))
@@ -189,11 +229,22 @@ class Talker(AsyncConductorWorker):
         return await getattr(self, job)()
 
     async def on_master_message(self, msg: Message) -> None:
+        if msg.cmd == "double" and msg.data == 100:  # that is a reply
+            await self.see(msg)
         if msg.cmd == "hello":
             await asyncio.sleep(0)
             self.arrived.set()
         if msg.cmd == "raise":
             raise ValueError(msg.cmd)
+
+    async def see(self, _msg: Message) -> None:
+        """Be cancelled by a job while a reply is seen."""
+        self.seeing.set()
+        await asyncio.Event().wait()
+
+    @command("cancelled")
+    def be_cancelled(self, _msg: Message) -> None:
+        raise asyncio.CancelledError
 
     @command("triple")
     async def triple(self, msg: Message) -> int:
@@ -227,6 +278,29 @@ class Talker(AsyncConductorWorker):
     async def ask_in_vain(self) -> Any:
         return await self.request("never", timeout=0.01)
 
+    async def ask_many_in_vain(self) -> int:
+        """Return how many replies are still waited for."""
+        for _ in range(20):
+            with suppress(TimeoutError):
+                await self.request("never", timeout=0)
+            for waits in (self.request("never"), _wait_for(self.send_request_to_master("never"))):
+                task = asyncio.create_task(waits)
+                await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait({task})
+        return len(self._live.talk._replies)
+
+    async def ask_and_let_nobody_see_the_reply(self) -> Any:
+        """Cancel what handles the reply, as a job that cancels every task does."""
+        asked = asyncio.create_task(self.request("double", 50))
+        await self.seeing.wait()
+        for task in asyncio.all_tasks() - {asked, asyncio.current_task()}:
+            task.cancel()
+        return await asked
+
+    async def look_up_what_exits(self) -> Any:
+        return await self.lookup("made here", 1)
+
     async def ask_with_a_callback(self) -> Any:
         told: list[Any] = []
         reply = await self.send_request_to_master("double", 4, lambda *args: told.append(args))
@@ -255,6 +329,25 @@ class Talker(AsyncConductorWorker):
 
     async def give_up(self) -> Any:
         self.crash("no use")
+
+
+async def _wait_for(reply: Any) -> Any:
+    return await reply
+
+
+class Interrupted(AsyncConductorWorker):
+    """Is interrupted while it takes a reply, once."""
+
+    def __init__(self, once: str) -> None:
+        super().__init__(logging=False)
+        self.once = once
+
+    def on_master_message(self, _msg: Message) -> None:
+        if is_first(self.once):
+            raise KeyboardInterrupt
+
+    async def process_job(self, job: Any) -> Any:
+        return await self.request("double", job)
 
 
 class BadSetup(AsyncConductorWorker):

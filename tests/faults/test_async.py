@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 
 import pytest
@@ -16,6 +17,7 @@ from okanjo_conductor import (
     Conductor,
     ConductorWorker,
     JobState,
+    Loading,
     Recycle,
     Retry,
     conduct,
@@ -268,10 +270,18 @@ def test_tasks_that_a_job_cancels_are_ends_of_jobs_and_not_of_the_worker(loop):
     assert run.report.workers_lost == 0
 
 
-def test_what_a_job_leaves_behind_does_not_keep_the_worker():
-    run = Watched(jobs.perform, [("leave_a_task_behind",)]).run()
+@pytest.mark.parametrize(
+    "what", ["waits", "refuses", "exits", "stops the loop", "forgets the loop"]
+)
+def test_what_a_job_leaves_behind_does_not_keep_the_worker(what, loop):
+    run = Watched(jobs.perform, [("leave_behind", what)]).run()
     assert run.report.done == 1
-    assert run.exits[0].cause is None
+    assert [end.cause for end in run.exits] == [None]
+
+
+def test_no_job_sees_what_another_one_has_set_in_its_context():
+    batch = [("set_what_the_next_might_see", number) for number in range(10)]
+    assert set(conduct(jobs.perform, batch, worker_limit=1, concurrency=2)) == {None}
 
 
 # Talking
@@ -308,6 +318,8 @@ def value_of(name):
         ("count_up", ([2, 3, 4, 5, 6], True)),
         ("ask", [0, 2, 4, 6, 8]),
         ("ask_with_a_callback", (8, 8)),
+        ("ask_many_in_vain", 0),
+        ("ask_and_let_nobody_see_the_reply", 100),
     ],
 )
 def test_lookups_and_requests_are_awaited(name, value, loop):
@@ -329,6 +341,29 @@ def test_what_goes_wrong_is_raised_where_it_is_awaited(name, error, text):
         value_of(name)
 
 
+def test_a_function_that_exits_while_it_makes_an_entry_fails_the_job_that_waits():
+    conductor = talk("look_up_what_exits")
+    conductor.lookups["made here"] = Loading(sys.exit, in_worker=True)
+    (outcome,) = conductor.outcomes()
+    assert (outcome.state, outcome.attempts) == (JobState.FAILED, 1)
+    assert "SystemExit" in str(outcome.error)
+
+
+def test_an_interruption_in_our_own_code_ends_the_worker_and_keeps_no_job_waiting(tmp_path, loop):
+    conductor = Conductor(
+        jobs.Interrupted,
+        jobs_queue=[1, 2],
+        worker_limit=1,
+        concurrency=1,
+        worker_options={"once": str(tmp_path / "once")},
+    )
+    conductor.command("double")(lambda msg: 2 * msg.data)
+    conductor.on("error", lambda _: None)
+    first, second = conductor.outcomes(ordered=True)
+    assert (first.value, causes(first)) == (2, [Cause.CRASH])
+    assert (second.value, causes(second)) == (4, [])
+
+
 def test_messages_are_handled_while_jobs_are_in_flight(caplog):
     conductor = talk("await_a_message")
     conductor.on("worker_start", lambda worker, _: greet(conductor, worker))
@@ -348,7 +383,7 @@ def test_an_async_handler_answers_requests_while_a_job_is_in_flight():
 
     @conductor.command("in flight")
     async def on_in_flight(msg):
-        for cmd in ("triple", "raise", "missing"):
+        for cmd in ("triple", "raise", "cancelled", "missing"):
             try:
                 replies.append(await conductor.request_worker(msg.worker_id, cmd, 5))
             except Exception as error:
@@ -357,7 +392,7 @@ def test_an_async_handler_answers_requests_while_a_job_is_in_flight():
 
     (outcome,) = conductor.outcomes()
     assert outcome.value == "arrived"
-    assert replies == [15, ValueError, None]
+    assert replies == [15, ValueError, RemoteError, None]
 
 
 def test_jobs_in_flight_add_jobs_each_in_an_order_of_its_own():

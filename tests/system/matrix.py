@@ -6,6 +6,7 @@ for a file, for bytes in a socket, for the state of a process.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import fcntl
 import os
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from faults.moments import is_first, note, state_of, touch, wait_for_file, wait_until
-from okanjo_conductor import ConductorWorker, command
+from okanjo_conductor import AsyncConductorWorker, ConductorWorker, command
 from okanjo_conductor._io import assignment
 
 MIB = 1 << 20
@@ -28,6 +29,12 @@ LARGE = 64 * MIB
 UNDER_WAY = MIB // 4
 """Bytes in a socket that show that something large is being sent; its buffer takes more."""
 VICTIM = "victim"
+ASYNC = ("beside others", "awaiting a lookup", "awaiting a reply")
+"""Moments of an async worker, with several jobs in flight."""
+NEIGHBOURS = list(range(10))
+COMPANIONS = NEIGHBOURS[:5]
+"""The neighbours that are ahead of the victim; in an async worker they are in flight with it."""
+IN_FLIGHT = len(COMPANIONS) + 1
 BESIDE = ("looking up", "requesting")
 """Moments at which the worker waits: the fault comes from another thread, or from who answers."""
 _ROOM = 256 * MIB
@@ -125,6 +132,16 @@ def unpickle_mine(fault: str, folder: str) -> str:
     return VICTIM
 
 
+def is_struck_twice(folder: str) -> bool:
+    return Path(folder, "twice").exists()
+
+
+def strike_twice(fault: str, folder: str) -> None:
+    """Strike when many are in flight, and again when the victim is executed alone."""
+    if is_first(Path(folder) / "once") or is_first(Path(folder) / "twice"):
+        strike(fault, folder)
+
+
 def strike_once(fault: str, folder: str) -> None:
     if is_first(Path(folder) / "once"):
         strike(fault, folder)
@@ -207,15 +224,67 @@ class Struck(ConductorWorker):
         return VICTIM
 
     def strike_beside(self, wait: Any) -> None:
-        """Be struck from another thread, when it has waited."""
-        if self.fault in {"exception", "sys.exit", "memory"}:
-            return  # who answers raises them
+        strike_beside(wait, strike_once, self.fault, self.folder)
 
-        def run() -> None:
-            wait()
-            strike_once(self.fault, self.folder)
 
-        threading.Thread(target=run, daemon=True).start()
+class AsyncStruck(AsyncConductorWorker):
+    """Is struck while several jobs are in flight, and again when the victim is alone."""
+
+    concurrency = IN_FLIGHT
+
+    def __init__(self, *, moment: str, fault: str, folder: str) -> None:
+        super().__init__(logging=False)
+        self.moment, self.fault, self.folder = moment, fault, folder
+
+    async def setup(self) -> None:
+        self.all_here = asyncio.Barrier(IN_FLIGHT)
+        self.is_over = asyncio.Event()
+        """The victim has failed; nothing is set where its worker dies."""
+
+    async def process_job(self, job: Any) -> Any:
+        assert self.job is not None
+        is_first_attempt = self.job.attempt == 1
+        if is_first_attempt and (job == VICTIM or job in COMPANIONS):
+            await self.all_here.wait()
+        if job == VICTIM:
+            return await self.meet()
+        if is_first_attempt and job in COMPANIONS:
+            await self.is_over.wait()
+        return job
+
+    async def meet(self) -> str:
+        try:
+            if is_struck_twice(self.folder):
+                return VICTIM
+            if self.moment == "beside others":
+                strike_twice(self.fault, self.folder)
+                await asyncio.Event().wait()  # until the end of the link is noticed
+            pid = os.getpid()
+            where = reached(self.folder, pid)
+            strike_beside(lambda: wait_for_file(where), strike_twice, self.fault, self.folder)
+            ask = self.lookup if self.moment == "awaiting a lookup" else self.request
+            await ask("table", pid)
+        except BaseException:
+            self.is_over.set()
+            raise
+        return VICTIM
+
+
+def strike_beside(wait: Any, strike: Any, fault: str, folder: str) -> None:
+    """Be struck from another thread, when it has waited."""
+    if fault in {"exception", "sys.exit", "memory"}:
+        return  # who answers raises them
+
+    def run() -> None:
+        wait()
+        strike(fault, folder)
+
+    threading.Thread(target=run, daemon=True).start()
+
+
+def reached(folder: Path | str, pid: int) -> Path:
+    """Return what is there once the conductor was asked by this process."""
+    return Path(folder) / f"reached by {pid}"
 
 
 def queued(which: int) -> int:
@@ -233,12 +302,23 @@ class Answerer(dict[Any, Any]):
 
     def __getitem__(self, pid: int) -> str:
         touch(self.folder / "reached")
+        touch(reached(self.folder, pid))
         if self.fault == "exception":
             _raise()
         if self.fault == "sys.exit":
             sys.exit(3)
         if self.fault == "memory":
             raise MemoryError
-        if not struck(self.folder) or pid in struck(self.folder):
+        if self.will_be_struck(pid):
             wait_until(lambda: state_of(pid) in "ZXT", "the worker is struck")
         return "answer"
+
+    def will_be_struck(self, pid: int) -> bool:
+        return not struck(self.folder) or pid in struck(self.folder)
+
+
+class AsyncAnswerer(Answerer):
+    """The same where only who will be struck asks."""
+
+    def will_be_struck(self, _pid: int) -> bool:
+        return True

@@ -5,13 +5,18 @@
     E    the victim fails with the error; no worker is lost
     C    one worker is lost, the victim is charged with a crash and done at its second attempt
     L    one worker is lost and nobody is charged
+    S    one worker is lost and all that were in flight are suspects; the victim does it again when
+         it is executed alone, is charged with that crash, and done at its third attempt
+    K    the same with its memory, where `max_rss` is given
+    P    the victim fails with a timeout, where `job_timeout` is given; the rest is preempted
     ok   nothing comes of it
     X    the conductor's own process was told to exit: an abort, and run() raises SystemExit
     T    the victim fails with a timeout, where `job_timeout` is given     a/b: b where the package
     M    the victim is charged with its memory, where `max_rss` is given        has it, a before
     -    makes no sense: see `SENSELESS`
 
-In every cell all other jobs are done at their first attempt, and the run ends.
+The last rows are those of an async worker. In every cell all other jobs are done, and the run ends:
+at their first attempt, or at their second if they were in flight beside the victim of S, K or P.
 """
 
 from __future__ import annotations
@@ -26,7 +31,23 @@ import pytest
 from faults.moments import state_of, touch, wait_until
 from okanjo_conductor import Cause, Conductor, JobState
 
-from .matrix import FAULTS, KEPT, LARGE, MOST_MEMORY, VICTIM, Answerer, Mine, Struck, struck
+from .matrix import (
+    ASYNC,
+    COMPANIONS,
+    FAULTS,
+    IN_FLIGHT,
+    KEPT,
+    LARGE,
+    MOST_MEMORY,
+    NEIGHBOURS,
+    VICTIM,
+    Answerer,
+    AsyncAnswerer,
+    AsyncStruck,
+    Mine,
+    Struck,
+    struck,
+)
 
 TABLE = """
 moment              | exception | sys.exit | os._exit(0) | SIGKILL | SIGSEGV | SIGSTOP | memory | socket cut
@@ -44,6 +65,9 @@ sending the result  | -         | -        | C           | C       | C       | C
 after sending       | ok        | ok       | L           | L       | L       | L       | ok     | L
 idle                | ok        | ok       | L           | L       | L       | L       | ok     | L
 exiting             | L         | L        | ok          | L       | L       | L       | L      | L
+beside others       | E         | E        | S           | S       | S       | S/P     | E/K    | S
+awaiting a lookup   | E         | X        | S           | S       | S       | S       | E      | S
+awaiting a reply    | E         | X        | S           | S       | S       | S       | E      | S
 """  # noqa: E501 - a table
 SENSELESS = {
     "pickling the job": "the conductor's own process: its end is the end of the run, and its "
@@ -51,7 +75,6 @@ SENSELESS = {
     "sending the result": "no code of the user's runs there that could raise",
 }
 HAS_TIMEOUT, HAS_MEMORY = "TIMEOUT" in Cause.__members__, "MEMORY" in Cause.__members__
-NEIGHBOURS = list(range(10))
 DONE, FAILED = JobState.DONE, JobState.FAILED
 ENDS = {
     "R": (FAILED, "UNSERIALISABLE", 0, []),
@@ -61,9 +84,14 @@ ENDS = {
     "T": (FAILED, "TIMEOUT", 1, ["TIMEOUT"]),
     "M": (DONE, None, 2, ["MEMORY"]),
     "L": (DONE, None, 1, []),
+    "S": (DONE, None, 3, ["SUSPECT", "CRASH"]),
+    "K": (DONE, None, 3, ["SUSPECT", "MEMORY"]),
+    "P": (FAILED, "TIMEOUT", 1, ["TIMEOUT"]),
     "ok": (DONE, None, 1, []),
 }
-"""Of the victim: state, cause, attempts, and the causes that it is charged with."""
+"""Of the victim: state, cause, attempts, and the causes in its history."""
+COMPANY = {"S": ["SUSPECT"], "K": ["SUSPECT"], "P": ["PREEMPTED"]}
+"""The causes in the histories of those that were in flight beside it; none charges anybody."""
 
 
 def cells():
@@ -77,7 +105,7 @@ def cells():
 
 def expected(cell):
     before, _, after = cell.partition("/")
-    has_it = {"T": HAS_TIMEOUT, "M": HAS_MEMORY}.get(after, False)
+    has_it = HAS_TIMEOUT if after in {"T", "P"} else HAS_MEMORY and after in {"M", "K"}
     return after if has_it else before
 
 
@@ -88,18 +116,19 @@ class Scene:
     """One cell: a conductor, its jobs, and who helps the fault along."""
 
     def __init__(self, moment, fault, end, folder):
-        if end == "M":
+        if end in {"M", "K"}:
             fault = KEPT
         self.moment, self.fault, self.end, self.folder = moment, fault, end, folder
         self.exits = []
         options = {"moment": moment, "fault": fault, "folder": str(folder)}
+        answerer = (AsyncAnswerer if moment in ASYNC else Answerer)(fault, folder)
         self.conductor = Conductor(
-            Struck,
+            AsyncStruck if moment in ASYNC else Struck,
             jobs_queue=self.jobs(),
             worker_limit=2 if moment == "idle" else 1,
             worker_options=options,
             abort_grace=0.05,
-            lookups={"table": Answerer(fault, folder)},
+            lookups={"table": answerer},
             logging=False,
             **self.limits(),
         )
@@ -109,15 +138,15 @@ class Scene:
         self.conductor.on("job_done", self.on_done)
         self.asked = []
         self.conductor.command("ask me")(self.ask)
-        self.conductor.command("table")(lambda msg: Answerer(fault, folder)[msg.data])
+        self.conductor.command("table")(lambda msg: answerer[msg.data])
 
     def ask(self, msg):
         self.asked.append(self.conductor.request_worker(msg.worker_id, "answer"))
 
     def limits(self):
-        if self.end == "T":
+        if self.end in {"T", "P"}:
             return {"job_timeout": 1.0, "timeout_grace": 0.1}
-        return {"max_rss": MOST_MEMORY} if self.end == "M" else {}
+        return {"max_rss": MOST_MEMORY} if self.end in {"M", "K"} else {}
 
     def jobs(self):
         folder = str(self.folder)
@@ -128,7 +157,7 @@ class Scene:
             "sending the result": ["who", VICTIM],
             "idle": ["wait", "who", VICTIM],
         }
-        return [*victims.get(self.moment, [*NEIGHBOURS[:5], VICTIM]), *NEIGHBOURS[5:]]
+        return [*victims.get(self.moment, [*COMPANIONS, VICTIM]), *NEIGHBOURS[5:]]
 
     @property
     def victim(self):
@@ -157,14 +186,20 @@ class Scene:
 
     def finish_off(self):
         """Kill the process that was stopped, where nobody watches the time."""
-        if self.fault != "SIGSTOP" or self.end == "T":
+        if self.fault != "SIGSTOP" or self.end in {"T", "P"}:
             return
-        over = Path(self.folder, "over")
-        wait_until(lambda: struck(self.folder) or over.exists(), "the fault has struck")
-        for pid in struck(self.folder):
-            wait_until(lambda: state_of(pid) in "TZX", "the worker stands still")  # noqa: B023
-            if state_of(pid) == "T":
-                os.kill(pid, signal.SIGKILL)
+        over, ended = Path(self.folder, "over"), 0
+
+        def pids():
+            return struck(self.folder)[ended:]
+
+        while not over.exists():
+            wait_until(lambda: pids() or over.exists(), "the fault has struck")
+            for pid in pids():
+                wait_until(lambda: state_of(pid) in "TZX", "the worker stands still")  # noqa: B023
+                if state_of(pid) == "T":
+                    os.kill(pid, signal.SIGKILL)
+                ended += 1
 
 
 def check_exit_of_the_program(scene):
@@ -173,7 +208,7 @@ def check_exit_of_the_program(scene):
         scene.run()
     report = scene.conductor.report
     assert report.jobs + len(scene.conductor.jobs_queue) == len(scene.jobs())
-    assert report.counts[JobState.CANCELLED] == 1
+    assert report.counts[JobState.CANCELLED] == (IN_FLIGHT if scene.moment in ASYNC else 1)
 
 
 @pytest.mark.parametrize(("moment", "fault", "cell"), CELLS.values(), ids=CELLS)
@@ -197,11 +232,17 @@ def test_each_fault_at_each_moment_has_the_outcome_of_the_table(moment, fault, c
     assert (victim.state, victim.attempts) == (state, attempts), victim
     assert victim.cause == (Cause[cause] if cause else None)
     assert [attempt.cause.name for attempt in victim.history] == charged
-    assert {(o.state, o.attempts) for o in outcomes.values()} == {(DONE, 1)}
+    for outcome in outcomes.values():
+        causes = COMPANY.get(end, []) if outcome.job in COMPANIONS else []
+        assert (outcome.state, outcome.attempts) == (DONE, 1 + len(causes)), outcome
+        assert [attempt.cause.name for attempt in outcome.history] == causes
     lost = [e for e in scene.exits if e.cause is not None]
     assert [e.key for e in lost] == {
         "C": [scene.victim],
         "T": [scene.victim],
         "M": [scene.victim],
         "L": [None],
+        "S": [None, scene.victim],
+        "K": [None, scene.victim],
+        "P": [None],
     }.get(end, [])
