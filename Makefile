@@ -6,8 +6,8 @@
 #   make bench          measure beside other pools, a quarter of an hour; writes into docs/
 #   make demo           the example of the README
 #   make test-pythons   the suite on Python 3.12 and 3.13, where this machine has them
-#   make soak           100,000 jobs, and as many requests both ways, while workers are killed all
-#                       the time: some minutes
+#   make soak           100,000 jobs, as many in async workers, and as many requests both ways, while
+#                       workers are killed all the time: some minutes
 #   make lock           choose the development packages anew
 #   make clean          remove what the other commands made
 
@@ -123,6 +123,7 @@ demo: setup
 
 soak: setup
 	$(BIN)/python -W error tests/soak/soak.py $(SOAK)
+	$(BIN)/python -W error tests/soak/soak.py --concurrency 10 $(SOAK)
 	$(BIN)/python -W error tests/soak/talk.py $(TALK)
 
 # The figures in docs/ are those of a whole run. For a part: make bench BENCH="--only noop"

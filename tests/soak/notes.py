@@ -1,18 +1,20 @@
 """What each execution writes down, in memory that outlives its process.
 
 One file, mapped by the conductor and by every worker. Two counters per job, starts and ends, and
-one cell per worker: the job it executes, as ``number + 1``, negative once the job has come to its
-end. A worker that is killed cannot take back what it wrote, nor write what it did not do.
+one cell per worker, or one for each job that it may have in flight: the job that is executed, as
+``number + 1``, negative once the job has come to its end. A worker that is killed cannot take back
+what it wrote, nor write what it did not do.
 """
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
 
-from okanjo_conductor import ConductorWorker
+from okanjo_conductor import AsyncConductorWorker, ConductorWorker
 
 _CELL = 8
 _BUSY = 10
@@ -67,4 +69,33 @@ class NotingWorker(ConductorWorker):
                 pass
         notes.ends[job] += 1
         notes.at_work[me] = -job - 1
+        return int(job) * 7
+
+
+class AsyncNotingWorker(AsyncConductorWorker):
+    """The same with many executions at a time."""
+
+    def __init__(self, *, path: str, jobs: int, workers: int, seed: int, longest: int) -> None:
+        super().__init__(logging=False)
+        self.notes = Notes(path, jobs, workers)
+        self.seed, self.longest = seed, longest
+
+    async def setup(self) -> None:
+        first = self.worker_id * self.concurrency
+        self.free = list(range(first, first + self.concurrency))
+
+    async def process_job(self, job: Any) -> int:
+        notes, cell = self.notes, self.free.pop()
+        notes.at_work[cell] = job + 1
+        notes.starts[job] += 1
+        seconds = length(self.seed, job, self.longest)
+        if job % _BUSY:
+            await asyncio.sleep(seconds)
+        else:
+            end = perf_counter() + seconds / _BUSY  # the others in flight wait for that
+            while perf_counter() < end:  # noqa: ASYNC110 - it is meant to be busy
+                await asyncio.sleep(0)
+        notes.ends[job] += 1
+        notes.at_work[cell] = -job - 1
+        self.free.append(cell)
         return int(job) * 7
