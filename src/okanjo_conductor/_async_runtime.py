@@ -16,6 +16,7 @@ does to the loop, as stopping it, is undone.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
@@ -129,6 +130,7 @@ class AsyncRuntime(Runtime):
         loop.set_task_factory(self._make_task)
         self.talk.urgent = frozenset()  # all messages are handled while jobs are in flight
         loop.add_reader(link.fileno(), self._read)
+        os.set_blocking(link.fileno(), True)  # uvloop has ended that; who sends waits for room
         self._await(worker.setup)
         worker.start_monitoring()
         link.send(Ready([], self._concurrency, can_cancel=True))

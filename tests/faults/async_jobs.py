@@ -71,6 +71,11 @@ async def beside(count: int, then: str = "waits") -> str:
     return "done"
 
 
+async def make_bytes(count: int) -> bytes:
+    await asyncio.sleep(0)
+    return bytes(count)
+
+
 async def wait_for_ever() -> None:
     await asyncio.Event().wait()
 

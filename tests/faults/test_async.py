@@ -443,6 +443,13 @@ def test_setup_and_teardown_await_as_well(tmp_path):
 # Options
 
 
+def test_values_that_are_larger_than_the_link_takes_at_once_arrive(loop):
+    sizes = [1 << 24] * 5
+    run = Watched(jobs.perform, [("make_bytes", size) for size in sizes], worker_limit=1).run()
+    assert [len(o.value) for o in run.outcomes if o.value is not None] == sizes
+    assert run.report.workers_lost == 0
+
+
 @pytest.mark.parametrize("concurrency", [1, 7])
 def test_as_many_are_in_flight_as_was_asked_for(concurrency):
     batch = [("count_in_flight",)] * 100
