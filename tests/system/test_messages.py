@@ -52,6 +52,23 @@ def test_notify_expects_no_reply_and_comes_in_order():
     assert seen == [(number, None) for number in range(200)]
 
 
+def test_nothing_is_kept_of_requests_that_nobody_waits_for_and_their_errors_are_nobodys(caplog):
+    conductor = talk(("ask_in_vain", "never", "now"), ("ask_in_vain", "refuse", "now"))
+
+    @conductor.command("never")
+    async def never(_msg):
+        await asyncio.Event().wait()
+
+    @conductor.command("refuse", thread=False)
+    def refuse(_msg):
+        raise ValueError
+
+    conductor.command("now", thread=False)(lambda msg: msg.data)
+
+    assert values_of(conductor) == [0, 0]
+    assert "nobody waits" not in caplog.text
+
+
 @pytest.mark.parametrize("kind", ["plain", "thread=False", "async"])
 def test_what_the_handler_of_a_notice_raises_is_logged(kind, caplog):
     conductor = talk(("say", "broken", 1), ("nothing",))
