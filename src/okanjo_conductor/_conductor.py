@@ -94,7 +94,10 @@ class Conductor(EventEmitter):
         timeout_grace: seconds from the first of these to the last.
         soft_timeout: whether `JobTimeoutError` is raised in the job first, where that is possible;
             half of `timeout_grace` is then left for it to end, and the worker lives on.
-        stuck_after: seconds of one job after which ``worker_stuck`` is emitted; None: never.
+        start_timeout: seconds that a worker may take to start, `setup` included; then its stack is
+            taken and it is killed, and three such starts running end the run. None: no limit.
+        stuck_after: seconds of one job, or one start, after which ``worker_stuck`` is emitted;
+            None: never.
         max_rss: bytes of memory that a worker may hold while it executes a job; beyond, it is
             ended at once and the job charged with `Cause.MEMORY`.
         recycle: when a worker makes room for a fresh one.
@@ -134,6 +137,7 @@ class Conductor(EventEmitter):
         job_timeout: float | Callable[[Any], float | None] | None = None,
         timeout_grace: float = 1.0,
         soft_timeout: bool = False,
+        start_timeout: float | None = None,
         stuck_after: float | None = 300.0,
         max_rss: int | None = None,
         recycle: Recycle | None = None,
@@ -161,6 +165,7 @@ class Conductor(EventEmitter):
             abort_grace=abort_grace,
             timeout_grace=timeout_grace,
             soft_timeout=soft_timeout,
+            start_timeout=start_timeout,
             stuck_after=stuck_after,
             max_rss=max_rss,
             max_failures=max_failures,

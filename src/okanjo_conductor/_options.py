@@ -187,6 +187,7 @@ def check_policy(policy: Policy) -> None:
             message = f"{name}={grace!r}: seconds, from 0"
             raise ConfigurationError(message)
     checked_seconds("stuck_after", policy.stuck_after)
+    checked_seconds("start_timeout", policy.start_timeout)
     if policy.max_rss is not None and not (_is_number(policy.max_rss) and policy.max_rss > 0):
         message = f"max_rss={policy.max_rss!r}: bytes, more than 0, or None for no limit"
         raise ConfigurationError(message)

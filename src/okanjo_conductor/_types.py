@@ -280,20 +280,22 @@ class JobProgress(Frozen):
 
 
 class WorkerStuck(Frozen):
-    """The payload of the ``worker_stuck`` event: a job takes longer than `stuck_after`."""
+    """The payload of ``worker_stuck``: a job, or a start, takes longer than `stuck_after`."""
 
     worker_id: int
     slot: int
-    key: Key
+    key: Key | None
+    """Of the job; None: the worker is not set up yet."""
     seconds: float
-    """How long the job has been executing."""
+    """How long the job has been executing, or the worker been starting."""
     stack: str
     """What the worker's threads are doing, or ``""`` if it does not say."""
 
     def __str__(self) -> str:
         stack = f":\n{self.stack.rstrip()}" if self.stack else "; its stack could not be taken"
+        what = "starting" if self.key is None else f"executing job {self.key!r}"
         return (
-            f"worker {self.worker_id} in slot {self.slot} has been executing job {self.key!r} for "
+            f"worker {self.worker_id} in slot {self.slot} has been {what} for "
             f"{self.seconds:.1f} s{stack}"
         )
 

@@ -22,7 +22,7 @@ GRACE = 2.0
 class Run:
     """A state, and short ways to tell it things; every method returns the commands."""
 
-    def __init__(self, jobs=1, *, slots=1, timeout=None, is_dry=True, **policy):
+    def __init__(self, jobs=1, *, slots=1, timeout=None, is_dry=True, is_ready=True, **policy):
         policy = {"timeout_grace": GRACE, "abort_grace": GRACE, **policy}
         self.state = ConductorState(slots=slots, policy=Policy(**policy))
         self.now = 0.0
@@ -33,7 +33,7 @@ class Run:
         if is_dry:
             self.dry()
         for number in range(1, slots + 1):
-            if number in self.fleet:
+            if is_ready and number in self.fleet:
                 self.ready(number)
         if is_dry:
             self.dry()
@@ -710,3 +710,57 @@ def test_the_source_is_dry_when_it_had_nothing_more():
 )
 def test_memory_is_measured_where_a_limit_depends_on_it(policy, measures):
     assert Policy(**policy).measures_memory is measures
+
+
+# Starts that take long
+
+
+def starting(**policy):
+    """A run whose only worker is not set up yet."""
+    return Run(1, is_dry=False, is_ready=False, **policy)
+
+
+def test_a_start_that_takes_long_is_told_and_the_worker_left_alone():
+    run = starting(stuck_after=5.0)
+    assert run.wait(4.9) == []
+    assert run.wait_until_due() == [do.ReportStuck(worker_id=1, slot=0, key=None, seconds=5.0)]
+    assert run.state.next_deadline() is None
+    assert do.HandOut in map(type, run.ready(1))
+
+
+def test_who_is_set_up_in_time_is_not_ended_for_its_start():
+    run = starting(stuck_after=5.0, start_timeout=9.0)
+    run.ready(1)
+    assert run.state.next_deadline() is None
+
+
+def test_a_start_beyond_its_time_is_ended_after_its_stack_was_taken():
+    run = starting(stuck_after=9.0, start_timeout=3.0)
+    assert run.state.next_deadline() == 3.0
+    assert run.wait_until_due() == [do.DumpStack(worker_id=1)]
+    assert run.wait(STACK_TIME) == [do.KillWorker(worker_id=1)]
+    (told, _again) = run.die(1, claimed=None, signal="SIGKILL")
+    assert told.end.cause is Cause.TIMEOUT
+
+
+def test_three_starts_beyond_their_time_end_the_run_with_the_stack_of_the_last():
+    run = starting(start_timeout=3.0)
+    for worker in (1, 2, 3):
+        while worker not in run.fleet:
+            run.wait_until_due()
+        run.wait_until_due()
+        run.wait_until_due()
+        commands = run.die(worker, claimed=None, signal="SIGKILL", stack="in setup")
+    (end,) = (c for c in commands if isinstance(c, do.EndRun))
+    assert isinstance(end.error, WorkerStartError)
+    assert end.error.starts == 3
+    assert end.error.detail == "it was not set up in 3.0 s (start_timeout). in setup"
+
+
+def test_who_has_left_the_run_no_time_to_start_is_not_charged_with_it():
+    run = starting(start_timeout=3.0)
+    run.wait_until_due()
+    run.tell(ev.DrainRequested(seconds=None, why="enough"))
+    assert run.wait_until_due() == [do.KillWorker(worker_id=1)]
+    run.die(1, claimed=None, signal="SIGKILL")
+    assert run.state._error is None

@@ -91,6 +91,18 @@ def end_template(marker: str) -> int:
     return os.getpid()
 
 
+def stop_template(marker: str) -> None:
+    """Stop the process that forked this one."""
+    if is_first(marker):
+        os.kill(os.getppid(), signal.SIGSTOP)
+
+
+def stop_template_and_die(marker: str) -> None:
+    if is_first(marker):
+        os.kill(os.getppid(), signal.SIGSTOP)
+        die("SIGKILL")
+
+
 def die_while_sending(marker: str, go: str) -> bytes:
     """Return much, and die when the first bytes of it are under way."""
     wait_for_file(go)
@@ -514,6 +526,8 @@ class Mortal(ConductorWorker):
             if self.how == "raise":
                 message = f"broken in {moment}"
                 raise RuntimeError(message)
+            if self.how == "wait":
+                threading.Event().wait()
             die(self.how)
 
     def setup(self) -> None:

@@ -6,6 +6,8 @@ import pytest
 
 from faults import jobs
 from faults.harness import Watched
+from okanjo_conductor import Cause
+from okanjo_conductor.clusters import local
 from okanjo_conductor.errors import WorkerStartError
 
 MODULES = {
@@ -82,3 +84,88 @@ def test_a_slot_that_fails_twice_and_then_starts_is_forgiven(tmp_path):
 
     assert {key: o.value for key, o in run.by_key.items()} == {n: -n for n in range(10)}
     assert {o.attempts for o in run.by_key.values()} == {1}
+
+
+# Starts that take long
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_a_setup_that_does_not_end_ends_the_run_and_tells_where_it_was(start_method):
+    run = Watched(
+        jobs.Mortal,
+        range(10),
+        worker_limit=1,
+        worker_options={"moment": "setup", "how": "wait"},
+        start_method=start_method,
+        start_timeout=0.3,
+    )
+
+    assert_it_gives_up(run, "in setup", 1)
+    assert {end.cause for end in run.exits} == {Cause.TIMEOUT}
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_an_import_that_does_not_end_ends_the_run(start_method, tmp_path, monkeypatch):
+    (tmp_path / "slow_worker.py").write_text("import time\nwhile True: time.sleep(3600)")
+    monkeypatch.syspath_prepend(tmp_path)
+    run = Watched(
+        "slow_worker:work",
+        range(10),
+        worker_limit=1,
+        start_method=start_method,
+        start_timeout=0.3,
+    )
+
+    assert_it_gives_up(run, "its module was still being imported", 1)
+
+
+def test_a_template_that_does_not_fork_is_replaced(tmp_path):
+    """Only a second worker can end the second job."""
+    run = Watched(
+        jobs.perform,
+        [
+            ("stop_template", str(tmp_path / "stopped")),
+            ("wait_for_all", str(tmp_path / "made")),
+            ("make", str(tmp_path / "made")),
+        ],
+        worker_limit=1,
+        start_timeout=0.3,
+    )
+    run.conductor.once("job_done", lambda _: run.conductor.resize(2))
+
+    run.run()
+
+    assert run.report.done == 3
+
+
+def test_a_template_that_does_not_tell_of_a_death_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "_REPORT_PATIENCE", 0.1)
+    job = ("stop_template_and_die", str(tmp_path / "stopped"))
+
+    run = Watched(jobs.perform, [job, ("double", 2)], worker_limit=1).run()
+
+    assert [run.by_key[key].attempts for key in (0, 1)] == [2, 1]
+    assert run.report.done == 2
+
+
+def test_a_start_that_takes_long_is_told():
+    run = Watched(
+        jobs.Mortal,
+        range(3),
+        worker_limit=1,
+        worker_options={"moment": "setup", "how": "wait"},
+        stuck_after=0.2,
+    )
+    told = []
+
+    @run.conductor.on("worker_stuck")
+    def abort(stuck):
+        told.append(stuck)
+        run.conductor.abort()
+
+    run.run()
+
+    (stuck,) = told
+    assert (stuck.worker_id, stuck.slot, stuck.key) == (1, 0, None)
+    assert str(stuck).startswith("worker 1 in slot 0 has been starting for 0.2 s:")
+    assert "in setup" in stuck.stack

@@ -17,6 +17,7 @@ RARE = {
     "declined",
     "recalled",
     "died while starting",
+    "start too late",
     "died in teardown",
     "deaf to SIGTERM",
     "stack taken",

@@ -81,11 +81,12 @@ class CancelJob(Named):
 
 
 class ReportStuck(Named):
-    """Tell listeners that a job takes long, with the worker's stack."""
+    """Tell listeners that a job takes long, or a start, with the worker's stack."""
 
     worker_id: WorkerId
     slot: Slot
-    key: Key
+    key: Key | None
+    """Of the job; None: it is the start."""
     seconds: float
 
 

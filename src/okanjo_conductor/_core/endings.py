@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._core.fleet import Worker
     from okanjo_conductor._core.jobs import Job
     from okanjo_conductor._core.policy import Policy
-    from okanjo_conductor._types import Ordinal, WorkerId
+    from okanjo_conductor._types import Ordinal, Slot, WorkerId
 
 STACK_TIME = 0.1
 """Seconds between asking a worker for its stack and doing it harm."""
@@ -63,6 +63,19 @@ def force(worker_id: WorkerId, when: float, grace: float) -> Iterator[tuple[floa
     """Yield how to end a worker that does not leave: what to do, and when."""
     yield when, do.TerminateWorker(worker_id=worker_id)
     yield when + grace, do.KillWorker(worker_id=worker_id)
+
+
+def steps_of_start(
+    worker_id: WorkerId, slot: Slot, policy: Policy, now: float
+) -> Iterator[tuple[float, do.Command]]:
+    """Yield what to do about a worker that does not get set up, and when."""
+    patience, limit = policy.stuck_after, policy.start_timeout
+    if patience is not None and (limit is None or patience < limit):
+        stuck = do.ReportStuck(worker_id=worker_id, slot=slot, key=None, seconds=patience)
+        yield now + patience, stuck
+    if limit is not None:
+        yield now + limit, do.DumpStack(worker_id=worker_id)
+        yield now + limit + STACK_TIME, do.KillWorker(worker_id=worker_id)
 
 
 def steps_for(

@@ -104,6 +104,11 @@ class Worker(Plain):
         return self.ready_at is not None
 
     @property
+    def is_late(self) -> bool:
+        """Whether it was killed because it did not get set up."""
+        return self.state is WorkerState.STARTING and self.was_terminated
+
+    @property
     def takes_jobs(self) -> bool:
         """Whether it may be handed jobs."""
         return self.state is WorkerState.READY and self.doom is None and not self.was_terminated

@@ -17,6 +17,7 @@ class Policy(Named):
     abort_grace: float = 1.0
     timeout_grace: float = 1.0
     soft_timeout: bool = False
+    start_timeout: float | None = None
     stuck_after: float | None = None
     max_rss: int | None = None
     max_failures: float | None = None

@@ -26,7 +26,15 @@ from typing import TYPE_CHECKING, Any, Final
 from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core import records as rec
-from okanjo_conductor._core.endings import Doom, Plea, Watch, error_of, force, steps_for
+from okanjo_conductor._core.endings import (
+    Doom,
+    Plea,
+    Watch,
+    error_of,
+    force,
+    steps_for,
+    steps_of_start,
+)
 from okanjo_conductor._core.fleet import Fleet, SlotState, Worker, WorkerState
 from okanjo_conductor._core.ledger import Ledger
 from okanjo_conductor._core.policy import FailureBudget, Policy
@@ -196,6 +204,8 @@ class ConductorState:
         worker = self._fleet.get(event.worker_id)
         old = self._fleet.make_ready(worker, now)
         worker.concurrency, worker.can_cancel = event.concurrency, event.can_cancel
+        if self._leave_by is None:
+            worker.steps.clear()  # those of a start that takes too long
         if old is not None and old.state is WorkerState.READY:
             self._dismiss(old)
 
@@ -271,7 +281,7 @@ class ConductorState:
             self._charge(job, worker, verdict, error, now=now)
         if executing and cause is Cause.CRASH:
             worker.slot.note_crash(now)
-        if not (executing or was_asked or worker.was_terminated):
+        if worker.is_late or not (executing or was_asked or worker.was_terminated):
             self._note_idle_death(worker, event, now)
 
     def _on_jobs_seen(self, event: ev.JobsSeen, _now: float) -> None:
@@ -496,10 +506,11 @@ class ConductorState:
     def _start_workers(self, now: float) -> None:
         for slot in self._fleet.slots:
             if slot.worker is None and slot.not_before <= now and self._wants_workers():
-                self._start_in(slot)
+                self._start_in(slot, now)
 
-    def _start_in(self, slot: SlotState) -> None:
+    def _start_in(self, slot: SlotState, now: float) -> None:
         worker = self._fleet.fill(slot)
+        worker.steps = deque(steps_of_start(worker.id, slot.number, self._policy, now))
         self._ledger.enrol(worker.id)
         self._step.commands.append(do.StartWorker(worker_id=worker.id, slot=slot.number))
 
@@ -509,7 +520,7 @@ class ConductorState:
             return
         for worker in self._fleet:
             if self._is_worn(worker, now):
-                self._start_in(worker.slot)
+                self._start_in(worker.slot, now)
 
     def _may_retire(self, worker: Worker) -> bool:
         slot = worker.slot
@@ -640,6 +651,8 @@ class ConductorState:
                 return doom.cause, dict.fromkeys(executing, Cause.SUSPECT)
             culprit = self._culprit(worker, doom, event.running)
             return (doom.cause, {culprit: doom.cause}) if culprit in executing else _PREEMPTED
+        if worker.is_late:
+            return Cause.TIMEOUT, {}
         if worker.was_terminated or self._phase is Phase.ABORTING:
             return _PREEMPTED
         cause = Cause.MEMORY if event.is_oom else Cause.CRASH
@@ -659,6 +672,9 @@ class ConductorState:
         slot.note_death(worker.id, was_ready=worker.was_ready, now=now)
         if slot.is_failing:
             detail = event.detail or f"the worker {describe_exit(event.code, event.signal)}"
+            if worker.is_late:
+                limit = self._policy.start_timeout
+                detail = f"it was not set up in {limit} s (start_timeout). {event.stack or detail}"
             deaths = slot.failed_starts or slot.idle_deaths
             self._error = WorkerStartError(slot.number, deaths, detail)
             self._abort(now)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _LEAVE_PATIENCE = 2.0
 """Seconds that a process which was hung up on may take to leave."""
+_REPORT_PATIENCE = 5.0
+"""Seconds that a template may take to say how a worker has ended."""
 _LEAVE_POLL = 0.001
 """Seconds between looks at such a process where there are no pidfds."""
 _EXIT_POLL = 0.02
@@ -114,7 +116,7 @@ class LocalCluster:
     def signal_worker(self, worker_id: int, number: signal.Signals) -> None:
         """Send a worker a signal; SIGKILL goes to its whole process group."""
         home = self._homes.get(worker_id)
-        if home is not None and not home.withdraw(worker_id):
+        if home is not None and not home.withdraw(worker_id, "its module was still being imported"):
             home.signal(worker_id, number)
 
     def close(self, then: Callable[[], None]) -> None:
@@ -221,14 +223,14 @@ class _Process:
         else:
             self._orders.append((order, ends))
 
-    def withdraw(self, worker_id: int) -> bool:
+    def withdraw(self, worker_id: int, detail: str = "") -> bool:
         """Drop an order that was not sent."""
         for entry in self._orders:
             order, ends = entry
             if order.worker_id == worker_id:
                 self._orders.remove(entry)
                 ends.close()
-                self._loop.call_soon(self._cluster.worker_ended, worker_id, 0, None)
+                self._loop.call_soon(self._cluster.worker_ended, worker_id, 0, None, detail)
                 return True
         return False
 
@@ -241,6 +243,8 @@ class _Process:
         """Send a signal to a worker of this process."""
         pid = self._pids.get(worker_id)
         if pid is None:
+            if number is signal.SIGKILL:
+                self._kill()  # it has the order, and does not carry it out
             return
         with suppress(ProcessLookupError, PermissionError):
             if number is signal.SIGKILL:
@@ -333,6 +337,7 @@ class _Process:
             pidfd = self._descriptors.pop(0) if self._descriptors else None
             if pidfd is not None:
                 self._pidfds[message.worker_id] = pidfd
+                self._loop.add_reader(pidfd, self._on_worker_gone, message.worker_id)
             self._cluster.worker_started(message.worker_id, message.pid)
         elif isinstance(message, bootstrap.ForkFailed):
             self._cluster.worker_ended(message.worker_id, None, None, message.detail)
@@ -390,6 +395,15 @@ class _Process:
         groups.end(self._pids[worker_id])  # nobody holds its number, but those in its group
         self._forget_worker(worker_id)
         self._cluster.worker_ended(worker_id, None, None)
+
+    def _on_worker_gone(self, worker_id: int) -> None:
+        """A worker is gone: its template has to reap it and to say how it ended."""
+        self._loop.remove_reader(self._pidfds[worker_id])
+        self._loop.call_later(_REPORT_PATIENCE, self._require_report, worker_id)
+
+    def _require_report(self, worker_id: int) -> None:
+        if worker_id in self._pidfds:
+            self._kill()  # it does not do anything any more
 
     def _forget_worker(self, worker_id: int) -> None:
         self._pids.pop(worker_id, None)

@@ -62,6 +62,11 @@ class Force:
         return self.meant[0] != 0 and self.meant[0] not in self.over
 
     @property
+    def is_late(self) -> bool:
+        """Whether it was killed because it did not get set up."""
+        return self.is_killed and not (self.worker.is_ready or self.worker.is_stopping)
+
+    @property
     def is_ended(self) -> bool:
         """Whether we sent SIGTERM or SIGKILL."""
         return self.is_killed or self.terminated_at is not None
@@ -135,6 +140,9 @@ class ForceBook:
 
     def dump_stack(self, force: Force, now: float) -> None:
         """Judge the first thing that is done at a time limit."""
+        if not force.worker.is_ready:
+            self._require_late_start(force, now, 0.0)
+            return
         if force.worker.can_cancel:
             ordinal = self._unheeded(force, now)
             require(ordinal, "a worker that may answer yet is not harmed", force)
@@ -146,6 +154,11 @@ class ForceBook:
         require(not (force.is_doomed or force.is_ended), "a worker is ended once", force)
         self._require_alone(force)
         force.meant, force.dumped_at, force.interrupted_at = (ordinal, Cause.TIMEOUT), now, None
+
+    def _require_late_start(self, force: Force, now: float, extra: float) -> None:
+        limit, since = self._policy.start_timeout, force.worker.started_at
+        is_late = limit is not None and now >= since + limit + extra - _ROUNDING
+        require(is_late, "a start has its time", force, now)
 
     def _require_late(self, force: Force, ordinal: int, now: float) -> None:
         require(ordinal in force.seen, "only who was seen is late", ordinal)
@@ -219,7 +232,9 @@ class ForceBook:
         """Judge SIGKILL."""
         require(not force.is_killed, "a worker is killed once", force)
         self._require_alone(force)
-        if force.terminated_at is None:
+        if force.terminated_at is None and not force.worker.is_ready:
+            self._require_late_start(force, now, STACK_TIME)
+        elif force.terminated_at is None:
             first = next(iter(force.measured), None)
             require(force.goes_on(first), "only memory kills without warning", force)
             force.meant = first or 0, Cause.MEMORY
@@ -232,7 +247,15 @@ class ForceBook:
         force.is_killed = True
 
     def report_stuck(self, force: Force, now: float, command: do.ReportStuck) -> None:
-        """Judge the word about a job that takes long."""
+        """Judge the word about a job, or a start, that takes long."""
+        if command.key is None:
+            require(not force.worker.is_ready, "only who starts is stuck in that", force)
+            is_stuck = now >= force.worker.started_at + command.seconds - _ROUNDING
+            is_right = is_stuck and command.seconds == self._policy.stuck_after
+            require(is_right, "patience is kept", force, now)
+            require(0 not in force.stuck, "a start is called stuck once", force)
+            force.stuck.add(0)
+            return
         found = [o for o in force.seen if force.goes_on(o) and force.handed[o].key == command.key]
         require(found, "only who was seen is stuck", command)
         ordinal, seconds = found[0], command.seconds
@@ -251,6 +274,8 @@ class ForceBook:
 
     def cause_of_death(self, force: Force, executing: list[int], *, is_oom: bool) -> Cause:
         """Say why a worker died that was executing these."""
+        if force.is_late:
+            return Cause.TIMEOUT
         if force.is_ended:
             is_meant = force.is_unsure or (force.is_doomed and force.meant[0] in executing)
             return force.meant[1] if is_meant else Cause.PREEMPTED

@@ -376,6 +376,8 @@ class SimulatedWorld(World):
 
     def _kill_worker(self, command: do.KillWorker) -> None:
         super()._kill_worker(command)
+        if self._process(command.worker_id).force.is_late:
+            self._happens("start too late")
         self._at(self._lag(), self._signal, self._process(command.worker_id), "SIGKILL")
 
     def _process(self, worker_id: WorkerId) -> SimProcess:
@@ -992,8 +994,9 @@ def _draw_limits(chance: random.Random) -> dict[str, Any]:
     """Draw further fields of `Policy`."""
     return {
         "recycle": chance.choice(_RECYCLES),
-        "soft_timeout": chance.choice((False, True)),
+        "soft_timeout": chance.choice((False, True, True)),
         "stuck_after": chance.choice((None, None, 0.1, 1.0)),
+        "start_timeout": chance.choice((*[None] * 6, 0.01, 0.5)),
         "max_rss": chance.choice((None, _MOST_RSS)),
         "max_failures": chance.choice((*[None] * 8, 0, 2, 0.3)),
     }

@@ -73,6 +73,7 @@ class SimWorker:
 
     id: WorkerId
     slot: int
+    started_at: float = 0.0
     is_ready: bool = False
     handed: dict[int, Job] = field(default_factory=dict)
     """Everything it was ever handed."""
@@ -511,7 +512,7 @@ class World:
         self.workers[command.worker_id] = self._make_worker(command)
 
     def _make_worker(self, command: do.StartWorker) -> SimWorker:
-        return SimWorker(command.worker_id, command.slot)
+        return SimWorker(command.worker_id, command.slot, self.now)
 
     def _live(self, worker_id: WorkerId) -> SimWorker:
         """Find whom a command is for."""
@@ -836,7 +837,7 @@ class World:
             self._charge(worker, self.force.judge(worker.force, hit, cause))
             if cause is Cause.CRASH:
                 self.slot_books.forget(worker.slot)
-        elif not (worker.is_stopping or worker.force.is_ended):
+        elif worker.force.is_late or not (worker.is_stopping or worker.force.is_ended):
             self.slot_books.note_death(worker)
         most = self.policy.recycle.jobs
         require(most is None or worker.executions <= most, "a worn worker executes no more", worker)
