@@ -287,7 +287,7 @@ def test_at_the_limit_the_worker_is_asked_to_cancel_the_job_and_goes_on():
 
 
 def test_a_worker_that_does_not_answer_is_ended_and_only_the_late_job_is_charged():
-    scene, worker = late(3)
+    scene, worker = late(3, running=1)
     worker.ending = 2
     worker.finish()
     scene.hear(worker)
@@ -308,7 +308,7 @@ def test_a_worker_that_does_not_answer_is_ended_and_only_the_late_job_is_charged
     scene.end()
 
 
-@pytest.mark.parametrize(("running", "culprit"), [(None, 0), (3, 2), (9, 0)])
+@pytest.mark.parametrize(("running", "culprit"), [(1, 0), (3, 2), (9, 0)])
 def test_where_all_are_late_it_is_the_one_that_the_worker_is_busy_with(running, culprit):
     scene, worker = late(3, running=running)
     scene.now = 5.0
@@ -320,6 +320,23 @@ def test_where_all_are_late_it_is_the_one_that_the_worker_is_busy_with(running, 
     scene.exit(worker)
     charged = {job for job in range(3) if scene.causes(job) == [Cause.TIMEOUT]}
     assert charged == {culprit}
+    scene.end()
+
+
+def test_where_all_are_late_and_the_worker_is_busy_with_none_they_are_suspects():
+    scene, worker = late(3)
+    worker.ending = 2
+    worker.finish()
+    scene.hear(worker)
+    scene.now = 5.0
+    scene.send_time()
+    scene.now += GRACE / 2
+    scene.send_time()
+    scene.now = scene.state.next_deadline()
+    scene.send_time()
+    scene.exit(worker)
+    assert [scene.causes(job) for job in (0, 2)] == [[Cause.SUSPECT]] * 2
+    assert scene.places()["aside"] == [0, 2]
     scene.end()
 
 
@@ -337,7 +354,7 @@ def test_a_worker_whose_late_job_ends_at_the_last_moment_is_spared():
 
 
 def test_a_job_that_is_late_again_is_executed_alone():
-    scene, worker = late(2, retry=Retry(timeouts=1))
+    scene, worker = late(2, running=1, retry=Retry(timeouts=1))
     scene.now = 5.0
     scene.send_time()
     scene.now += GRACE / 2

@@ -169,8 +169,9 @@ def test_a_job_that_takes_long_is_told_with_its_stack(tmp_path, caplog):
 
     @run.conductor.on("worker_stuck")
     def note(report):
-        stuck.append(report)
-        run.conductor.abort()
+        if report.key is not None:  # not the start, on a slow machine
+            stuck.append(report)
+            run.conductor.abort()
 
     with caplog.at_level(logging.WARNING):
         run.run()

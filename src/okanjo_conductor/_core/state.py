@@ -649,6 +649,8 @@ class ConductorState:
         if doom is not None and worker.was_terminated:
             if not doom.is_sure:
                 return doom.cause, dict.fromkeys(executing, Cause.SUSPECT)
+            if event.running is None and len(late := self._late(worker, executing)) > 1:
+                return doom.cause, dict.fromkeys(late, Cause.SUSPECT)
             culprit = self._culprit(worker, doom, event.running)
             return (doom.cause, {culprit: doom.cause}) if culprit in executing else _PREEMPTED
         if worker.is_late:
@@ -657,6 +659,12 @@ class ConductorState:
             return _PREEMPTED
         cause = Cause.MEMORY if event.is_oom else Cause.CRASH
         return cause, dict.fromkeys(executing, Cause.SUSPECT if len(executing) > 1 else cause)
+
+    @staticmethod
+    def _late(worker: Worker, executing: dict[Ordinal, Job]) -> list[Ordinal]:
+        """Find the jobs that a worker was asked to end for their time, and has not."""
+        pleas = worker.pleas
+        return [o for o in executing if o in pleas and pleas[o].doom.cause is Cause.TIMEOUT]
 
     def _culprit(self, worker: Worker, doom: Doom, running: Ordinal | None) -> Ordinal:
         """Of the jobs that are late because a worker does not answer, find the one it is busy with.

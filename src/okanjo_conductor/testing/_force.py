@@ -289,6 +289,9 @@ class ForceBook:
             return dict.fromkeys(executing, cause)
         if force.is_ended and not force.is_unsure:
             culprit, running = force.meant[0], force.worker.running
+            late = [o for o in executing if force.pleas.get(o, (None, 0.0))[0] is Cause.TIMEOUT]
+            if cause is Cause.TIMEOUT and running is None and len(late) > 1:
+                return {o: Cause.SUSPECT if o in late else Cause.PREEMPTED for o in executing}
             is_late = force.pleas.get(running or 0, (None, 0.0))[0] is Cause.TIMEOUT
             if cause is Cause.TIMEOUT and is_late:
                 culprit = running or 0
