@@ -718,18 +718,19 @@ class Conductor(EventEmitter):
         return {**os.environ, **self._worker_env, **identity}
 
     def _handler_of(self, cmd: str) -> Handler:
-        from okanjo_conductor._posts import Handler, is_coroutine_function
+        from okanjo_conductor._posts import Handler
+        from okanjo_conductor._wire.functions import is_async
 
         function, in_thread = self._commands.get(cmd, (None, True))
         if function is not None:
-            in_thread = in_thread and not is_coroutine_function(function)
+            in_thread = in_thread and not is_async(function)
             return Handler(function, replies=True, in_thread=in_thread)
         hook = self.on_worker_message
         is_written = getattr(hook, "__func__", hook) is not Conductor.on_worker_message
         return Handler(
             lambda post: hook(post.worker_id, post),
             replies=False,
-            in_thread=is_written and not is_coroutine_function(hook),
+            in_thread=is_written and not is_async(hook),
         )
 
     def _note_stats(self, report: StatsReport) -> None:

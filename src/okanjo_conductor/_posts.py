@@ -35,10 +35,6 @@ if TYPE_CHECKING:
     from okanjo_conductor._io.conductor_link import ConductorLink
     from okanjo_conductor._io.loops import Loop, Timer
 
-_COROUTINE = 0x80
-"""The flag of code that makes coroutines, ``inspect.CO_COROUTINE``."""
-
-
 if TYPE_CHECKING:  # making protocols takes a while, in every new process
 
     class Owner(Protocol):
@@ -430,12 +426,6 @@ class _HandlerThread:
 def kept(value: Encoded) -> Encoded:
     """Return a copy that does not change when what it was made of does."""
     return Encoded(value.blob, [bytes(buffer) for buffer in value.buffers])
-
-
-def is_coroutine_function(function: Any) -> bool:
-    """Whether calling it gives a coroutine; `inspect` takes long to load."""
-    code = getattr(getattr(function, "__func__", function), "__code__", None)
-    return code is not None and bool(code.co_flags & _COROUTINE)
 
 
 def _resolve(pending: _Pending, error: BaseException | None, value: Any) -> None:

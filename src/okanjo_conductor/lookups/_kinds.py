@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from okanjo_conductor._wire.functions import is_async
 from okanjo_conductor.errors import ConfigurationError
 
 TYPE_CHECKING = False
@@ -11,8 +12,6 @@ if TYPE_CHECKING:
 
 DEFAULT_CACHE = 100_000
 """Entries of one lookup that a worker keeps."""
-_CO_COROUTINE = 0x80
-"""The flag of an ``async def``, as in `inspect`, which takes 8 ms to load."""
 
 
 class Absent:
@@ -106,16 +105,6 @@ class Loading:
 
     def __repr__(self) -> str:
         return f"Loading({self.function!r}, in_worker={self.in_worker}, {len(self.data)} entries)"
-
-
-def is_async(function: Any) -> bool:
-    """Whether calling this makes a coroutine."""
-    while hasattr(function, "func"):  # a partial
-        function = function.func
-    if not hasattr(function, "__code__"):
-        function = type(function).__call__
-    code = getattr(function, "__code__", None)
-    return code is not None and bool(code.co_flags & _CO_COROUTINE)
 
 
 def mapping_of(lookup: Any) -> Any:

@@ -17,7 +17,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._io.loops import call_soon
-from okanjo_conductor.lookups._kinds import is_async
+from okanjo_conductor._wire.functions import is_async
 
 if TYPE_CHECKING:
     import asyncio
