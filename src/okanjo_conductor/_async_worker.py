@@ -10,8 +10,8 @@ from time import perf_counter
 from okanjo_conductor import _runtime
 from okanjo_conductor._async_runtime import AsyncRuntime
 from okanjo_conductor._basis import Basis, FunctionWorker
+from okanjo_conductor._types import check_concurrency
 from okanjo_conductor._worker import ConductorWorker
-from okanjo_conductor.errors import ConfigurationError
 from okanjo_conductor.lookups._client import NoEntry, joined
 
 TYPE_CHECKING = False
@@ -168,10 +168,3 @@ class AsyncConductorWorker(_Awaiting, ConductorWorker):  # pyright: ignore[repor
 
 class AsyncFunctionWorker(_Awaiting, FunctionWorker):  # pyright: ignore[reportIncompatibleMethodOverride]
     """A worker made of an ``async def`` function from job to value."""
-
-
-def check_concurrency(concurrency: Any) -> None:
-    """Refuse what is no number of jobs."""
-    if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
-        message = f"concurrency={concurrency!r}: a whole number of jobs, from 1"
-        raise ConfigurationError(message)

@@ -493,8 +493,12 @@ class Conductor(EventEmitter):
             exception that stands for it, such as `WorkerGoneError`. Empty without `acks`.
         """
         if not acks or self._run is None:
+            from okanjo_conductor._posts import WorkerReply
+
             self.broadcast_message_to_workers(command_name, data, sticky=sticky)
-            return self._ask(None, None, otherwise=lambda reply: reply.resolve(None, {}))
+            nobody = WorkerReply()
+            nobody.resolve(None, {})
+            return nobody
         return self._ask(
             lambda run, value, reply: run.posts.request_all(
                 command_name, value, timeout, reply, sticky=sticky
@@ -505,7 +509,7 @@ class Conductor(EventEmitter):
 
     def _ask(
         self,
-        ask: Callable[[Run, Encoded, WorkerReply], None] | None,
+        ask: Callable[[Run, Encoded, WorkerReply], None],
         data: Any,
         *,
         otherwise: Callable[[WorkerReply], None],
@@ -517,7 +521,7 @@ class Conductor(EventEmitter):
         run, reply = self._run, WorkerReply(self._thread)
         value = encode_by_value(data)
         try:
-            if ask is None or run is None:
+            if run is None:
                 otherwise(reply)
             else:
                 self._call(ask, run, value, reply)

@@ -190,12 +190,7 @@ class Intake:
 
     def add_job(self, payload: Any, key: Key | None, timeout: float | None) -> None:
         """Accept one job at once, unasked."""
-        if self._is_closed:  # the run is over: the job has not been started
-            self._queue._appended.append(payload)
-            return
-        keys = None if key is None else [key]
-        limits = None if timeout is None else [timeout]
-        self._accept([payload], keys, limits, is_answer=False)
+        self._accept_each([(payload, key, timeout)])
 
     def add_encoded(self, added: list[tuple[Encoded, bytes | None, float | None]]) -> None:
         """Accept jobs that workers add: payload, key and limit of each.
@@ -261,8 +256,10 @@ class Intake:
             if is_plain:
                 self._accept([payload for payload, _, _ in jobs], is_answer=False)
             else:
-                for job in jobs:
-                    self.add_job(*job)
+                for payload, key, timeout in jobs:
+                    keys = None if key is None else [key]
+                    limits = None if timeout is None else [timeout]
+                    self._accept([payload], keys, limits, is_answer=False)
 
     def give_back(self, jobs: list[Job]) -> None:
         """Put jobs that were not started back in front."""

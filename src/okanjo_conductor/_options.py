@@ -14,6 +14,7 @@ from okanjo_conductor._core.policy import Policy
 from okanjo_conductor._io.bootstrap import Target
 from okanjo_conductor._io.cpus import usable_cpus
 from okanjo_conductor._io.memory import rss_of
+from okanjo_conductor._types import check_concurrency
 from okanjo_conductor._wire import functions
 from okanjo_conductor._wire.byvalue import (
     encode_by_value,
@@ -100,9 +101,7 @@ def checked_concurrency(concurrency: int | None, worker: Any) -> int | None:
     """Accept how many jobs an async worker executes at a time; None: as it likes."""
     if concurrency is None:
         return None
-    if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
-        message = f"concurrency={concurrency!r}: a whole number of jobs, from 1"
-        raise ConfigurationError(message)
+    check_concurrency(concurrency)
     if worker is None:
         message = "concurrency: the script makes its own worker; give it there"
         raise ConfigurationError(message)

@@ -205,6 +205,13 @@ class Retry(Frozen):
                 raise ConfigurationError(message)
 
 
+def check_concurrency(concurrency: Any) -> None:
+    """Refuse what is no number of jobs at a time."""
+    if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
+        message = f"concurrency={concurrency!r}: a whole number of jobs, from 1"
+        raise ConfigurationError(message)
+
+
 class Recycle(Frozen):
     """When a worker makes room for a fresh one, between two jobs. None: never for that.
 

@@ -109,6 +109,14 @@ class Loading:
 
 def mapping_of(lookup: Any) -> Any:
     """Return the mapping beneath the options."""
+    loading = loading_of(lookup)
+    if loading is not None:
+        return loading.data
+    return lookup.data if isinstance(lookup, Lookup) else lookup
+
+
+def loading_of(lookup: Any) -> Loading | None:
+    """Return what makes the entries, or None."""
     if isinstance(lookup, Lookup):
         lookup = lookup.data
-    return lookup.data if isinstance(lookup, Loading) else lookup
+    return lookup if isinstance(lookup, Loading) else None

@@ -21,7 +21,7 @@ from okanjo_conductor._wire import byvalue, failures, pickling
 from okanjo_conductor._wire import messages as msg
 from okanjo_conductor._wire.codec import Encoded, decode
 from okanjo_conductor.errors import ReadOnlyLookupError, SerialisationError
-from okanjo_conductor.lookups._kinds import Loading, Lookup
+from okanjo_conductor.lookups._kinds import Loading, Lookup, loading_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -172,7 +172,7 @@ class Desk:
             return "array", layout
         if _is_table(mapping):
             return "table", mapping
-        loading = _loading_of(given)
+        loading = loading_of(given)
         function = loading.function if loading is not None and loading.in_worker else None
         if not (isinstance(given, Lookup) and given.cached):
             return "live", function
@@ -184,7 +184,7 @@ class Desk:
         return "cached", function, given.max_entries
 
     def _on_look_up(self, worker_id: int, message: msg.LookUp) -> None:
-        loading = _loading_of(self._owner.lookups.get(message.name))
+        loading = loading_of(self._owner.lookups.get(message.name))
         if loading is None:
             self._answer(worker_id, message.request, lambda: self._found(message))
             return
@@ -324,12 +324,6 @@ def _keys_of(message: msg.LookUp) -> list[Any]:
         return message.plain
     keys: list[Any] = read(message.value, "the key of a lookup")
     return keys
-
-
-def _loading_of(lookup: Any) -> Loading | None:
-    if isinstance(lookup, Lookup):
-        lookup = lookup.data
-    return lookup if isinstance(lookup, Loading) else None
 
 
 def _is_table(lookup: Any) -> bool:
