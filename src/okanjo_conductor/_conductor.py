@@ -585,7 +585,7 @@ class Conductor(EventEmitter):
         changes.require_writable(name, lookup)
         if run is None:
             return change(lookup, *args)
-        desk = run.exchange.lookups
+        desk = run.lookups
 
         def act() -> Any:
             desk.require_writable(name)

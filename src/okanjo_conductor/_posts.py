@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from okanjo_conductor._io.loggers import log
 from okanjo_conductor._io.loops import call_soon
+from okanjo_conductor._io.threads import Threads
 from okanjo_conductor._types import Message
 from okanjo_conductor._wire import byvalue, failures
 from okanjo_conductor._wire import messages as msg
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Generator
     from concurrent.futures import Future
-    from queue import SimpleQueue
 
     from okanjo_conductor._io.conductor_link import ConductorLink
     from okanjo_conductor._io.loops import Loop, Timer
@@ -153,7 +153,7 @@ class Posts:
         self._sticky = sticky
         self._on_idle = on_idle
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._thread: _HandlerThread | None = None
+        self._thread = Threads(1, "okanjo-conductor-handlers")
         self._at_work = 0
         """Messages that the thread of handlers has and is not done with."""
         self._then: Callable[[], None] | None = None
@@ -186,15 +186,13 @@ class Posts:
                 self._at_work,
             )
         self._is_abandoned = True
-        if self._thread is not None:
-            self._thread.stop()
+        self._thread.close()
         self._conclude()
 
     def _conclude(self) -> None:
         then, self._then = self._then, None
         if then is not None:
-            if self._thread is not None:
-                self._thread.stop()
+            self._thread.close()
             then()
 
     # Workers come and go
@@ -216,8 +214,12 @@ class Posts:
         handler = self._owner._handler_of(message.cmd)
         if handler.in_thread:
             self._at_work += 1
-            self._thread = self._thread or _HandlerThread()
-            self._thread.call(self._handle_in_thread, worker_id, message, handler)
+            self._thread.submit(
+                lambda: self._handle(worker_id, message, handler),
+                lambda error, handled: call_soon(
+                    self._loop, self._note_handled, worker_id, message, handler, error, handled
+                ),
+            )
             return
         self._proceed(worker_id, message, handler, self._handle(worker_id, message, handler))
 
@@ -233,24 +235,20 @@ class Posts:
         except Exception as error:
             return _Handled(error, None)
 
-    def _handle_in_thread(self, worker_id: int, message: msg.Ask, handler: Handler) -> None:
-        try:
-            handled = self._handle(worker_id, message, handler)
-        except BaseException as error:
-            call_soon(self._loop, self._exit, error)
-        else:
-            call_soon(self._loop, self._note_handled, worker_id, message, handler, handled)
-
-    def _exit(self, error: BaseException) -> None:
-        """A handler has called ``sys.exit()``, which means this process."""
-        self._note_done()
-        raise error
-
     def _note_handled(
-        self, worker_id: int, message: msg.Ask, handler: Handler, handled: _Handled
+        self,
+        worker_id: int,
+        message: msg.Ask,
+        handler: Handler,
+        exit_: BaseException | None,
+        handled: Any,
     ) -> None:
-        self._proceed(worker_id, message, handler, handled)
-        self._note_done()
+        try:
+            if exit_ is not None:
+                raise exit_  # a handler has called ``sys.exit()``, which means this process
+            self._proceed(worker_id, message, handler, handled)
+        finally:
+            self._note_done()
 
     def _note_done(self) -> None:
         self._at_work -= 1
@@ -395,32 +393,6 @@ class _Handled:
     def __init__(self, error: Exception | None, reply: Any) -> None:
         self.error = error
         self.reply = reply
-
-
-class _HandlerThread:
-    """Calls functions, one after another."""
-
-    def __init__(self) -> None:
-        from queue import SimpleQueue  # only who has plain handlers needs it
-
-        self._calls: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None] = SimpleQueue()
-        self._is_stopped = False
-        name = "okanjo-conductor-handlers"
-        threading.Thread(target=self._run, name=name, daemon=True).start()
-
-    def call(self, function: Callable[..., None], *args: Any) -> None:
-        """Call a function after those before it."""
-        self._calls.put((function, args))
-
-    def stop(self) -> None:
-        """Let it end, after the call at hand."""
-        self._is_stopped = True
-        self._calls.put(None)
-
-    def _run(self) -> None:
-        while (call := self._calls.get()) is not None and not self._is_stopped:
-            function, args = call
-            function(*args)
 
 
 def kept(value: Encoded) -> Encoded:

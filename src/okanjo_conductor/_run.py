@@ -18,9 +18,8 @@ from okanjo_conductor._core.prefetch import MAX_BATCH
 from okanjo_conductor._core.records import JobFailed, JobsDone
 from okanjo_conductor._core.state import ConductorState
 from okanjo_conductor._delivery import ReportBuilder, outcomes_of
-from okanjo_conductor._exchange import Exchange
 from okanjo_conductor._intake import Intake
-from okanjo_conductor._io import bootstrap, cells, links
+from okanjo_conductor._io import bootstrap, cells, links, loggers
 from okanjo_conductor._io.conductor_link import ConductorLink
 from okanjo_conductor._io.loops import call_soon
 from okanjo_conductor._posts import Posts
@@ -38,6 +37,7 @@ from okanjo_conductor.errors import (
     TooManyFailuresError,
 )
 from okanjo_conductor.lookups import arrays, live
+from okanjo_conductor.lookups.live import Desk, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,7 +115,7 @@ class Run:
         self._buffer_limit = buffer_limit
         self._links: dict[int, ConductorLink] = {}
         self._arena = arrays.place(owner.lookups)
-        self.exchange = Exchange(owner, self._loop, self._links, self._arena)
+        self.lookups = Desk(owner, self._loop, self._links, self._arena)
         self.posts = Posts(owner, self._loop, self._links, sticky, self.intake.go_on)
         self.intake.is_expecting = lambda: self.posts.is_at_work
         self._added: dict[JobId, int] = {}
@@ -228,7 +228,7 @@ class Run:
         self.intake.stop()
         self._accept_added()
         self._vitals.close()
-        self.exchange.close()
+        self.lookups.close()
         if self._arena is not None:
             self._arena.close()
 
@@ -481,7 +481,7 @@ class Run:
             stderr = link.stderr
             del self._links[worker_id]
             self.posts.worker_gone(worker_id)
-        self.exchange.lookups.forget_worker(worker_id)
+        self.lookups.forget_worker(worker_id)
         if code is None and signal is None and worker_id in self._farewells:
             code = 0  # its status went with the template that had forked it
         self._farewells.discard(worker_id)
@@ -591,7 +591,7 @@ class Run:
         if handle is not None:
             handle(self, worker_id, message)
         else:
-            self.exchange.on_message(worker_id, message)
+            self.lookups.on_message(worker_id, message)
 
     def _on_ready(self, worker_id: int, message: msg.Ready) -> None:
         self._links[worker_id].note_urgent(message.urgent)
@@ -620,6 +620,12 @@ class Run:
 
     def _on_response(self, worker_id: int, message: msg.Response) -> None:
         self.posts.on_response(worker_id, message)
+
+    def _on_log(self, worker_id: int, message: msg.Log) -> None:
+        try:
+            loggers.pass_on(read(message.value, "a log record"))
+        except SerialisationError as error:
+            loggers.log().error("worker %d: %s", worker_id, error)
 
     def _on_add_job(self, worker_id: int, message: msg.AddJob) -> None:
         adder = self._state.job_of(WorkerId(worker_id), Ordinal(message.ordinal))
@@ -701,6 +707,7 @@ _ON_MESSAGE: dict[type[Any], Callable[[Run, int, Any], None]] = {
     msg.Ask: Run._on_ask,
     msg.Response: Run._on_response,
     msg.AddJob: Run._on_add_job,
+    msg.Log: Run._on_log,
     msg.Progress: Run._on_progress,
     msg.AbortRun: Run._on_abort_run,
     msg.Stats: Run._on_stats,

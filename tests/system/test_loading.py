@@ -21,13 +21,13 @@ from okanjo_conductor import (
     conduct,
     current_worker,
 )
+from okanjo_conductor._io.threads import Threads
 from okanjo_conductor.errors import (
     ConductorStateError,
     ConfigurationError,
     JobTimeoutError,
     RemoteError,
 )
-from okanjo_conductor.lookups.loading import Threads
 
 from .moments import DEADLINE
 from .test_lookups import call, call_async, values_of
@@ -503,7 +503,7 @@ def test_what_makes_no_sense_is_refused(arguments, options, said):
 
 
 def test_threads_end_when_they_are_closed():
-    threads = Threads(2)
+    threads = Threads(2, "okanjo-conductor-loading")
     results = []
     arrived = threading.Semaphore(0)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import logging
+    from typing import Any
 
 
 def log() -> logging.Logger:
@@ -13,3 +14,13 @@ def log() -> logging.Logger:
     import logging
 
     return logging.getLogger("okanjo_conductor.conductor")
+
+
+def pass_on(entry: dict[str, Any]) -> None:
+    """Log what a worker has logged: the fields of its record."""
+    import logging  # the worker has loaded it, too
+
+    record = logging.makeLogRecord(entry)
+    logger = logging.getLogger(record.name)
+    if logger.isEnabledFor(record.levelno):
+        logger.handle(record)

@@ -153,12 +153,9 @@ class Desk:
 
     # What workers ask
 
-    def on_message(self, worker_id: int, message: Any) -> bool:
-        """Handle a message; return whether it is about lookups."""
-        handle = _ON_MESSAGE.get(type(message))
-        if handle is not None:
-            handle(self, worker_id, message)
-        return handle is not None
+    def on_message(self, worker_id: int, message: Any) -> None:
+        """Handle a message about lookups."""
+        _ON_MESSAGE[type(message)](self, worker_id, message)
 
     def _on_open(self, worker_id: int, message: msg.OpenLookup) -> None:
         self._answer(worker_id, message.request, lambda: self._opened(worker_id, message.name))

@@ -12,11 +12,10 @@ mapping holds at that moment: what was changed meanwhile is told as it is then.
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._io.loops import call_soon
+from okanjo_conductor._io.threads import Threads
 from okanjo_conductor._wire.functions import is_async
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ class Loads:
         self._numbers = numbers
         self._by_key: dict[Any, Flight] = {}
         self._by_number: dict[int, Flight] = {}
-        self._threads = Threads(loading.threads)
+        self._threads = Threads(loading.threads, "okanjo-conductor-loading")
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def close(self) -> None:
@@ -179,54 +178,3 @@ class Loads:
             if not waiter.is_answered and (error is not None or not waiter.missing):
                 waiter.is_answered = True
                 self._answer(waiter, error)
-
-
-class Threads:
-    """A few threads that call functions; they are started when needed, and end with the program."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._work: deque[tuple[Callable[[], Any], Callable[[BaseException | None, Any], None]]]
-        self._work = deque()
-        self._changed = threading.Condition()
-        self._count = 0
-        self._idle = 0
-        self._is_closed = False
-
-    def submit(
-        self, call: Callable[[], Any], then: Callable[[BaseException | None, Any], None]
-    ) -> None:
-        """Have a thread call a function and pass on, there, what it raised or returned."""
-        with self._changed:
-            self._work.append((call, then))
-            if self._idle >= len(self._work) or self._count >= self._most:
-                self._changed.notify()
-                return
-            self._count += 1
-        # A daemon: a function that never returns must not keep the program from ending.
-        threading.Thread(target=self._run, name="okanjo-conductor-loading", daemon=True).start()
-
-    def close(self) -> None:
-        """Start nothing more; let the threads go."""
-        with self._changed:
-            self._is_closed = True
-            self._work.clear()
-            self._changed.notify_all()
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._idle += 1
-                while not self._work and not self._is_closed:
-                    self._changed.wait()
-                self._idle -= 1
-                if self._is_closed:
-                    return
-                call, then = self._work.popleft()
-            error: BaseException | None = None
-            value = None
-            try:
-                value = call()
-            except BaseException as raised:  # SystemExit too: it is the function's, not ours
-                error = raised
-            then(error, value)
