@@ -340,6 +340,20 @@ def test_where_all_are_late_and_the_worker_is_busy_with_none_they_are_suspects()
     scene.end()
 
 
+def test_who_is_late_beside_a_job_that_does_not_let_itself_be_cancelled_is_no_suspect():
+    scene, worker = late(3)
+    scene.now = 4.9
+    scene.cancel(1)
+    scene.now = 5.0
+    scene.send_time()
+    scene.now = 4.9 + GRACE / 2
+    scene.send_time()
+    scene.exit(worker)
+    assert scene.states == {1: JobState.CANCELLED}
+    assert [scene.causes(job) for job in (0, 2)] == [[Cause.PREEMPTED]] * 2
+    scene.end()
+
+
 def test_a_worker_whose_late_job_ends_at_the_last_moment_is_spared():
     scene, worker = late(1)
     scene.now = 5.0

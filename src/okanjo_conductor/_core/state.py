@@ -649,9 +649,12 @@ class ConductorState:
         if doom is not None and worker.was_terminated:
             if not doom.is_sure:
                 return doom.cause, dict.fromkeys(executing, Cause.SUSPECT)
-            if event.running is None and len(late := self._late(worker, executing)) > 1:
+            late = self._late(worker, executing) if doom.cause is Cause.TIMEOUT else []
+            running = event.running
+            if running is None and len(late) > 1:
                 return doom.cause, dict.fromkeys(late, Cause.SUSPECT)
-            culprit = self._culprit(worker, doom, event.running)
+            # All of them are late because it does not answer, the first of them by chance.
+            culprit = doom.ordinal if running is None or running not in late else running
             return (doom.cause, {culprit: doom.cause}) if culprit in executing else _PREEMPTED
         if worker.is_late:
             return Cause.TIMEOUT, {}
@@ -665,15 +668,6 @@ class ConductorState:
         """Find the jobs that a worker was asked to end for their time, and has not."""
         pleas = worker.pleas
         return [o for o in executing if o in pleas and pleas[o].doom.cause is Cause.TIMEOUT]
-
-    def _culprit(self, worker: Worker, doom: Doom, running: Ordinal | None) -> Ordinal:
-        """Of the jobs that are late because a worker does not answer, find the one it is busy with.
-
-        All of them are late then, the first of them by chance.
-        """
-        plea = None if running is None else worker.pleas.get(running)
-        is_late = plea is not None and plea.doom.cause is doom.cause is Cause.TIMEOUT
-        return running if running is not None and is_late else doom.ordinal
 
     def _note_idle_death(self, worker: Worker, event: ev.WorkerExited, now: float) -> None:
         slot = worker.slot
