@@ -103,7 +103,7 @@ class AsyncRuntime(Runtime):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._concurrency = self._worker.concurrency
+        self._concurrency = self.worker.concurrency
         self._loop: asyncio.AbstractEventLoop
         self._attempts: dict[int, _Attempt] = {}
         """By ordinal, the jobs in flight."""
@@ -121,10 +121,10 @@ class AsyncRuntime(Runtime):
 
     def _make_talk(self, handlers: dict[type[Any], Callable[[Any], None]]) -> AsyncTalk:
         handlers[Cancel] = self._on_cancel
-        return AsyncTalk(self._worker, self._place, handlers, self._check_deadline)
+        return AsyncTalk(self.worker, self._place, handlers, self._check_deadline)
 
     def _live(self) -> None:
-        worker, link = self._worker, self._link
+        worker, link = self.worker, self._link
         self._loop = self.talk.loop = loop = new_asyncio_loop()
         asyncio.set_event_loop(loop)
         loop.set_task_factory(self._make_task)
@@ -261,7 +261,7 @@ class AsyncRuntime(Runtime):
         try:
             wire = attempt.batch.wires[attempt.index]
             payload = wire if type(wire) in ATOMS else self._unpickled(wire)
-            value = self._worker.process_job(payload)
+            value = self.worker.process_job(payload)
             if isinstance(value, Awaitable):
                 value = await value
             if value is LATER:

@@ -161,7 +161,7 @@ class Runtime:
     """The life of one worker process."""
 
     def __init__(self, worker: Basis, place: Assignment) -> None:
-        self.worker = self._worker = worker
+        self.worker = worker
         self._place = place
         self._link: WorkerLink = place.link
         handlers: dict[type[Any], Callable[[Any], None]] = {
@@ -206,7 +206,7 @@ class Runtime:
 
     def run(self) -> None:
         """Set up, work, tear down."""
-        worker, link = self._worker, self._link
+        worker, link = self.worker, self._link
         worker._attach(self, self._place)
         self.talk.urgent = worker._urgent
         self._is_heard = worker._hears("job_done")
@@ -223,10 +223,10 @@ class Runtime:
             leave_fork(None)
 
     def _make_talk(self, handlers: dict[type[Any], Callable[[Any], None]]) -> Talk:
-        return Talk(self._worker, self._place, handlers, self._check_deadline)
+        return Talk(self.worker, self._place, handlers, self._check_deadline)
 
     def _live(self) -> None:
-        worker, link = self._worker, self._link
+        worker, link = self.worker, self._link
         worker.setup()
         worker.start_monitoring()
         self.talk.serve_urgent()
@@ -268,7 +268,7 @@ class Runtime:
 
     def _run_batch(self, batch: Batch) -> None:
         """Execute the jobs of a batch. The hot path of the package: well under a µs per job."""
-        clock, atoms, process_job = perf_counter_ns, ATOMS, self._worker.process_job
+        clock, atoms, process_job = perf_counter_ns, ATOMS, self.worker.process_job
         wires = batch.wires
         self._batch = batch
         batch.claimed = self._claim_each(batch)
@@ -409,7 +409,7 @@ class Runtime:
         return item
 
     def _count_done(self) -> None:
-        stats = self._worker.stats
+        stats = self.worker.stats
         stats["jobs_done"] = stats.get("jobs_done", 0) + 1
 
     def _unpickled(self, wire: Any) -> Any:
@@ -510,7 +510,7 @@ class Runtime:
 
     def report_stats(self) -> None:
         """Send the counters."""
-        totals, span = self._worker._take_report()
+        totals, span = self.worker._take_report()
         self.talk.send(Stats(totals, span))
         self._emit("stats", totals)
 
@@ -602,7 +602,7 @@ class Runtime:
 
     def _emit(self, event: str, *args: Any) -> None:
         """Tell listeners, if there are any; what they raise is logged."""
-        worker = self._worker
+        worker = self.worker
         if worker._hears(event):
             try:
                 worker._tell(event, *args)

@@ -29,6 +29,8 @@ import os
 import sys
 from functools import cache
 
+from okanjo_conductor._io.descriptors import make_nameless
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,13 +67,7 @@ _QUERY, _GLOBAL_EXPEDITED, _REGISTER_GLOBAL_EXPEDITED = 0, 2, 4
 
 def make_page() -> int:
     """Make the memory of one worker; return its descriptor, which stands at the black box."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("okanjo-conductor-cells", os.MFD_CLOEXEC)
-    else:
-        import tempfile  # only where there is no memfd
-
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
+    descriptor = make_nameless("okanjo-conductor-cells")
     try:
         _enlarge(descriptor)
         os.lseek(descriptor, _BOX, os.SEEK_SET)

@@ -1,4 +1,4 @@
-"""Our descriptors in a worker: moved up, out of the way of jobs that close or reuse low ones."""
+"""Descriptors that jobs do not meet: moved up, or of files that have no name."""
 
 from __future__ import annotations
 
@@ -18,3 +18,23 @@ def move_up(descriptor: int) -> int:
     moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, base)
     os.close(descriptor)
     return moved
+
+
+def make_nameless(label: str, *, sealable: bool = False) -> int:
+    """Make an empty file in memory that is gone with its last descriptor; return the first.
+
+    Where the kernel has no such thing, it lies in the folder for temporary files, unlinked.
+
+    Args:
+        label: what the memory maps of a process show.
+        sealable: whether changes of it can be forbidden, where the kernel has it.
+
+    Raises:
+        OSError: there are no descriptors left, or no room.
+    """
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(label, os.MFD_CLOEXEC | (os.MFD_ALLOW_SEALING if sealable else 0))
+    import tempfile  # only where there is no memfd
+
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

@@ -12,6 +12,7 @@ import mmap
 import os
 import sys
 
+from okanjo_conductor._io.descriptors import make_nameless
 from okanjo_conductor._plain import Frozen
 from okanjo_conductor.errors import ConfigurationError
 
@@ -117,14 +118,7 @@ def _check(name: str, array: Any) -> None:
 
 def _make(size: int) -> int:
     try:
-        if hasattr(os, "memfd_create"):
-            flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-            descriptor = os.memfd_create("okanjo-conductor-arrays", flags)
-        else:
-            import tempfile  # only where there is no memfd
-
-            with tempfile.TemporaryFile() as file:
-                descriptor = os.dup(file.fileno())
+        descriptor = make_nameless("okanjo-conductor-arrays", sealable=True)
     except OSError as error:
         raise _no_room(size, error) from error
     try:
