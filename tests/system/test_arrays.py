@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -21,7 +20,7 @@ from okanjo_conductor.errors import (
 )
 from okanjo_conductor.lookups import arrays
 
-from .test_lookups import call, call_async, values_of
+from .test_lookups import call, call_async, meet_at, values_of
 from .test_worker import outcomes_of
 
 SHAPES = {
@@ -249,16 +248,8 @@ def test_the_memory_is_held_once_by_all_workers():
 
     given = np.ones(1 << 20)
     conductor = Conductor(Measuring, worker_limit=4, jobs_queue=range(4), lookups={"a": given})
-    for name in ("all here", "all measured"):
-        counts, event = [], asyncio.Event()
-
-        @conductor.command(name)
-        async def meet(msg, counts=counts, event=event):
-            counts.append(msg)
-            if len(counts) == 4:
-                event.set()
-            await event.wait()
-
+    meet_at(conductor, "all here", 4)
+    meet_at(conductor, "all measured", 4)
     for outcome in conductor.outcomes():
         total, kib = outcome.result()
         assert total == given.size

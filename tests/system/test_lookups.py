@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import os
 import signal
@@ -55,6 +56,15 @@ def values_of(jobs, lookups, worker=call, **options):
     for outcome in outcomes:
         outcome.result()
     return [outcome.value for outcome in outcomes]
+
+
+def meet_at(conductor, command, count):
+    """Have a command answered when so many requests for it are there."""
+    met = asyncio.Barrier(count)
+
+    @conductor.command(command)
+    async def meet(_msg):
+        await met.wait()
 
 
 # Live

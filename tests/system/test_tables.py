@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -24,7 +23,7 @@ from okanjo_conductor import (
 )
 from okanjo_conductor.errors import TableKeyError
 
-from .test_lookups import call, call_async, values_of
+from .test_lookups import call, call_async, meet_at, values_of
 from .test_worker import outcomes_of
 
 
@@ -189,16 +188,8 @@ def test_workers_hold_a_table_once():
 
     def most_private(lookups):
         conductor = Conductor(Measuring, worker_limit=3, jobs_queue=range(3), lookups=lookups)
-        for name in ("all here", "all measured"):
-            counts, event = [], asyncio.Event()
-
-            @conductor.command(name)
-            async def meet(msg, counts=counts, event=event):
-                counts.append(msg)
-                if len(counts) == 3:
-                    event.set()
-                await event.wait()
-
+        meet_at(conductor, "all here", 3)
+        meet_at(conductor, "all measured", 3)
         return max(outcome.result() for outcome in conductor.outcomes())
 
     with table:
