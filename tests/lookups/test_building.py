@@ -253,7 +253,7 @@ def test_no_room_for_a_large_value_is_said(monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_large, "_write", full)
+    monkeypatch.setattr(_large, "write_at", full)
     with pytest.raises(TableError, match="No space left"):
         LookupTable.build({"a": b"x" * 5000})
 

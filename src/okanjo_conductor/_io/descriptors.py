@@ -7,6 +7,8 @@ import os
 import resource
 
 _HIGH = 200
+_CHUNK = 1 << 26
+"""Bytes written at once."""
 _ROOM = 24
 """Descriptors left above the place where ours begin, where few are allowed."""
 
@@ -38,3 +40,16 @@ def make_nameless(label: str, *, sealable: bool = False) -> int:
 
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
+
+
+def write_at(descriptor: int, data: bytes | memoryview, position: int) -> int:
+    """Write all of this into a file, at a place of it; return where it ends.
+
+    Raises:
+        OSError: there is no room.
+    """
+    left = memoryview(data)
+    while left:
+        written = os.pwrite(descriptor, left[:_CHUNK], position)
+        left, position = left[written:], position + written
+    return position

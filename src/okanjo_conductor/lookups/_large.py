@@ -13,6 +13,7 @@ from __future__ import annotations
 import mmap
 import os
 
+from okanjo_conductor._io.descriptors import write_at
 from okanjo_conductor.errors import TableError
 
 TYPE_CHECKING = False
@@ -49,7 +50,7 @@ class LargeFile:
         position = offset
         try:
             for part in parts:
-                position = _write(self._descriptor, part, position)
+                position = write_at(self._descriptor, part, position)
         except OSError as error:
             raise TableError(f"a value of a lookup table cannot be written: {error}") from error
         return offset, position - offset
@@ -69,11 +70,3 @@ class LargeFile:
         """Close the file; views stay."""
         os.close(self._descriptor)
         self._map = None
-
-
-def _write(descriptor: int, part: bytes | memoryview, position: int) -> int:
-    left = memoryview(part)
-    while left:
-        written = os.pwrite(descriptor, left, position)
-        left, position = left[written:], position + written
-    return position

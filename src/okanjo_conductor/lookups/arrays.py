@@ -12,7 +12,7 @@ import mmap
 import os
 import sys
 
-from okanjo_conductor._io.descriptors import make_nameless
+from okanjo_conductor._io.descriptors import make_nameless, write_at
 from okanjo_conductor._plain import Frozen
 from okanjo_conductor.errors import ConfigurationError
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 _ALIGNMENT = 64
 """Bytes: a cache line, and what the widest vector registers want."""
-_CHUNK = 1 << 26
-"""Bytes written at once."""
 _maps: dict[int, mmap.mmap] = {}
 """This process's map of a descriptor."""
 
@@ -145,12 +143,7 @@ def _write(descriptor: int, layout: Layout, array: Any) -> None:
 
     upright = array.T if layout.order == "F" else np.ascontiguousarray(array)
     octets: Any = upright.reshape(-1).view(np.uint8)
-    left = memoryview(octets)
-    offset = layout.offset
-    while left:
-        written = os.pwrite(descriptor, left[:_CHUNK], offset)
-        left = left[written:]
-        offset += written
+    write_at(descriptor, memoryview(octets), layout.offset)
 
 
 def _seal(descriptor: int) -> None:
