@@ -20,7 +20,7 @@ from contextlib import suppress
 
 from okanjo_conductor import _runtime
 from okanjo_conductor._basis import FunctionWorker
-from okanjo_conductor._io import assignment, bootstrap, deadman, groups
+from okanjo_conductor._io import assignment, bootstrap, cells, deadman, groups
 from okanjo_conductor._io.descriptors import move_up
 from okanjo_conductor._io.leaving import leave_process
 from okanjo_conductor._io.worker_link import WorkerLink
@@ -185,6 +185,7 @@ def _become(boot: Boot, worker: Any, order: Start, ends: list[int]) -> NoReturn:
     os.register_at_fork(after_in_child=link.abandon)
     faulthandler.enable(link.black_box)
     faulthandler.register(signal.SIGUSR1, link.black_box)
+    link.cells[cells.DUMPS] = 1
     arrays = move_up(shared[0]) if shared else None
     place = assignment.Assignment(
         order.worker_id, order.slot, order.master_id, order.log_level, link, arrays

@@ -122,7 +122,12 @@ class Vitals:
 
     def dump_stack(self, command: do.DumpStack) -> None:
         """Have a worker write down what its threads are doing; no GIL is needed for it."""
-        self._signal(command.worker_id, signal.SIGUSR1)
+        self._ask_for_stack(command.worker_id)
+
+    def _ask_for_stack(self, worker_id: WorkerId) -> None:
+        link = self._links.get(worker_id)
+        if link is not None and link.cells[cells.DUMPS]:
+            self._signal(worker_id, signal.SIGUSR1)
 
     def interrupt_job(self, command: do.InterruptJob) -> None:
         """Have `JobTimeoutError` raised in a job."""
@@ -133,7 +138,7 @@ class Vitals:
 
     def report_stuck(self, command: do.ReportStuck) -> None:
         """Tell listeners that a job takes long, when its stack is here."""
-        self._signal(command.worker_id, signal.SIGUSR1)
+        self._ask_for_stack(command.worker_id)
 
         def tell() -> None:
             self._timers.discard(timer)

@@ -97,7 +97,7 @@ def test_a_setup_that_does_not_end_ends_the_run_and_tells_where_it_was(start_met
         worker_limit=1,
         worker_options={"moment": "setup", "how": "wait"},
         start_method=start_method,
-        start_timeout=0.3,
+        start_timeout=2,
     )
 
     assert_it_gives_up(run, "in setup", 1)
@@ -129,7 +129,7 @@ def test_a_template_that_does_not_fork_is_replaced(tmp_path):
             ("make", str(tmp_path / "made")),
         ],
         worker_limit=1,
-        start_timeout=0.3,
+        start_timeout=2,
     )
     run.conductor.once("job_done", lambda _: run.conductor.resize(2))
 
@@ -154,7 +154,7 @@ def test_a_start_that_takes_long_is_told():
         range(3),
         worker_limit=1,
         worker_options={"moment": "setup", "how": "wait"},
-        stuck_after=0.2,
+        stuck_after=2,
     )
     told = []
 
@@ -167,5 +167,25 @@ def test_a_start_that_takes_long_is_told():
 
     (stuck,) = told
     assert (stuck.worker_id, stuck.slot, stuck.key) == (1, 0, None)
-    assert str(stuck).startswith("worker 1 in slot 0 has been starting for 0.2 s:")
+    assert str(stuck).startswith("worker 1 in slot 0 has been starting for 2.0 s:")
     assert "in setup" in stuck.stack
+
+
+def test_a_start_that_cannot_tell_its_stack_yet_survives_being_asked(tmp_path, monkeypatch):
+    """Until the worker can write its stack, the signal that asks for it would end it."""
+    told = tmp_path / "told"
+    (tmp_path / "slow_worker.py").write_text(
+        "import pathlib, time\n"
+        f"while not pathlib.Path({str(told)!r}).exists(): time.sleep(0.01)\n"
+        "def work(job): return job\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    run = Watched(
+        "slow_worker:work", range(3), worker_limit=1, stuck_after=0.01, start_method="spawn"
+    )
+    run.conductor.on("worker_stuck", lambda stuck: stuck.stack or told.touch())
+
+    run.run()
+
+    assert {outcome.worker_id for outcome in run.outcomes} == {1}
+    assert run.report.done == 3

@@ -4,6 +4,7 @@
     FIRST, DECLINED  written by the worker: the last run of ordinals it skipped
     REGISTERED  written by the worker: whether the conductor's barrier acts on it
     RUNNING   written by a worker that executes several jobs at a time: whose code it is in, or 0
+    DUMPS     written by the worker: 1 when a SIGUSR1 has it write its stack; before that, it kills
     LOW, HIGH written by the conductor: ordinals in (LOW, HIGH] are revoked
     EXPIRED   written by the conductor: the ordinal that has passed its time limit
     LIMIT     written by the conductor: that limit, in nanoseconds
@@ -50,6 +51,7 @@ HEAD: Final = 2
 SKIPPED: Final = 3
 FIRST: Final = 5
 RUNNING: Final = 6
+DUMPS: Final = 7
 TAIL: Final = 20
 _CELLS = 512
 """Bytes of cells."""
