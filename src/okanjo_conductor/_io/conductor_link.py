@@ -21,16 +21,19 @@ from okanjo_conductor._wire.messages import to_segments
 from okanjo_conductor.errors import ProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from okanjo_conductor._io.links import ConductorEnds
     from okanjo_conductor._io.loops import Loop
+    from okanjo_conductor._types import Ordinal
     from okanjo_conductor._wire.messages import AnyMessage
 
 _LONGEST_LINE = 1 << 20
 """Bytes without a line end after which a worker's output is passed on all the same."""
 _READS_AT_ONCE = 64
 """Reads of one descriptor per turn of the loop, so that one worker cannot starve the others."""
+_RECALL = 0.02
+"""Seconds until a recall is answered where there is no barrier: store buffers drain long before."""
 
 
 if TYPE_CHECKING:  # making protocols takes a while, in every new process
@@ -76,6 +79,8 @@ class ConductorLink:
         self._log = Reader(ends.cells)
         self._connection = Connection()
         self._is_open = True
+        self._is_closed = False
+        """Whether cells and outcome log are out of reach, too."""
         self._is_writing = False
         self._owes_bell = False
         """A message is on its way that the worker must not let wait."""
@@ -101,6 +106,34 @@ class ConductorLink:
     def cells(self) -> memoryview[int]:
         """The page in which the worker claims ordinals."""
         return self._ends.cells
+
+    def last_started(self) -> Ordinal | None:
+        """The ordinal that the worker has started last and not skipped, or None."""
+        return cells.last_started(self._ends.cells)
+
+    def last_skipped(self) -> tuple[Ordinal, Ordinal] | None:
+        """The last run of ordinals that it has skipped: if it is dead, it may not have said so."""
+        return cells.last_skipped(self._ends.cells)
+
+    def running(self) -> Ordinal | None:
+        """Whose code it is in, or None if it is in nobody's or does not say."""
+        return cells.running(self._ends.cells)
+
+    def recall(self, last: Ordinal, answer: Callable[[Ordinal], None]) -> None:
+        """Take back what the worker has not started; answer with the last one it may execute."""
+        page = self._ends.cells
+        cells.revoke(page, last)
+        barrier = cells.barrier_for(page)
+        if barrier is None:
+            self._loop.call_later(_RECALL, self._answer_recall, answer)
+        else:
+            barrier()
+            self._answer_recall(answer)
+
+    def _answer_recall(self, answer: Callable[[Ordinal], None]) -> None:
+        if not self._is_closed:
+            self.tick()  # what it has finished by now needs no thought
+            answer(cells.last_kept(self._ends.cells))
 
     @property
     def stderr(self) -> str:
@@ -163,6 +196,7 @@ class ConductorLink:
         self._stdout.finish()
         self._stderr.finish()
         self._stop_reading()
+        self._is_closed = True
         self._log.close()
         self._ends.close()
 

@@ -19,6 +19,11 @@ from okanjo_conductor._io import cells
 from okanjo_conductor._plain import Plain, values_of
 
 _SOCKET_BUFFER = 1 << 20
+NONE_LEFT = (
+    "its links could not be made: {}. Raise the limits on open files (ulimit -n) and on the size "
+    "of files (ulimit -f), or ask for fewer workers"
+)
+"""What to say where they cannot be made."""
 
 
 class WorkerEnds(Plain):
