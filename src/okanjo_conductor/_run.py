@@ -108,7 +108,8 @@ class Run:
         self._buffer_limit = buffer_limit
         self._links: dict[int, Link] = {}
         self._arena = arrays.place(owner.lookups)
-        self._crew = crew = launch.open(loop, self, self._arena and self._arena.descriptor)
+        memory = None if self._arena is None else self._arena.descriptor
+        self._crew = crew = launch.open(loop, self, memory)
         make_threads = partial(crew.make_threads, loop=loop)
         self.lookups = Desk(owner, loop, self._links, self._arena, make_threads)
         handlers = make_threads(1, "okanjo-conductor-handlers")

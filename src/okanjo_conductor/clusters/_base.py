@@ -214,8 +214,8 @@ class Crew:
         """
         return False
 
-    def dump_stack(self, worker_id: int) -> None:
-        """Have a worker's link hold what its threads are doing, soon; needs no help of its."""
+    def dump_stack(self, worker_id: int) -> bool:
+        """Have a worker's link hold what its threads are doing, soon; say whether it will."""
         raise NotImplementedError
 
     def interrupt(self, worker_id: int, ordinal: int, limit: float) -> None:

@@ -105,11 +105,13 @@ class ProcessCrew(Crew):
         home = self._homes.get(worker_id)
         return home is not None and home.withdraw(worker_id)
 
-    def dump_stack(self, worker_id: int) -> None:
+    def dump_stack(self, worker_id: int) -> bool:
         """Have a worker write its stack; before it can, that signal would end it."""
         link = self._links.get(worker_id)
-        if link is not None and link.cells[cells.DUMPS]:
-            self._signal(worker_id, signal.SIGUSR1)
+        if link is None or not link.cells[cells.DUMPS]:
+            return False
+        self._signal(worker_id, signal.SIGUSR1)
+        return True
 
     def interrupt(self, worker_id: int, ordinal: int, limit: float) -> None:
         """Have `JobTimeoutError` raised in a job."""
