@@ -134,9 +134,7 @@ class Vitals:
         can_write = self._dump_stack(worker_id)
         self._tell_later(command, link, begin, _LOOKS if can_write else 1)
 
-    def _tell_later(
-        self, command: do.ReportStuck, link: Link, begin: int, looks: int
-    ) -> None:
+    def _tell_later(self, command: do.ReportStuck, link: Link, begin: int, looks: int) -> None:
         """Tell when the stack is there, after a few looks for it at most."""
 
         def tell() -> None:

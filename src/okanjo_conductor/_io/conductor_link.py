@@ -98,9 +98,11 @@ class ConductorLink:
         """What the worker must be told before anything else, if it has to be told things."""
         self._box_read = 0
         """How much of the black box was taken."""
-        self._stdout = LineForwarder(loop, ends.stdout, "stdout")
-        self._stderr = LineForwarder(loop, ends.stderr, "stderr")
-        loop.add_reader(ends.job_link, self._on_readable)
+        self._stdout, self._stderr = (
+            None if descriptor is None else LineForwarder(loop, descriptor, name)
+            for descriptor, name in ((ends.stdout, "stdout"), (ends.stderr, "stderr"))
+        )
+        self._begin_reading()
 
     @property
     def cells(self) -> memoryview[int]:
@@ -138,7 +140,7 @@ class ConductorLink:
     @property
     def stderr(self) -> str:
         """The last lines that the worker wrote to its standard error."""
-        return self._stderr.last_lines
+        return "" if self._stderr is None else self._stderr.last_lines
 
     @property
     def box_size(self) -> int:
@@ -205,14 +207,18 @@ class ConductorLink:
                 pass
             self._read_records()
             self._apply(self._applied + len(self._stash[0]))
-        self._stdout.finish()
-        self._stderr.finish()
+        for output in (self._stdout, self._stderr):
+            if output is not None:
+                output.finish()
         self._stop_reading()
         self._is_closed = True
         self._log.close()
         self._ends.close()
 
     # Reading
+
+    def _begin_reading(self) -> None:
+        self._loop.add_reader(self._ends.job_link, self._on_readable)
 
     def _on_readable(self) -> None:
         try:

@@ -31,8 +31,8 @@ class WorkerEnds(Plain):
 
     job_link: int
     cells: int
-    stdout: int
-    stderr: int
+    stdout: int | None
+    stderr: int | None
     bell: int
     arrays: int | None
 
@@ -51,23 +51,25 @@ class ConductorEnds(Plain):
 
     job_link: socket.socket
     cells: memoryview[int]
-    stdout: int
-    stderr: int
+    stdout: int | None
+    stderr: int | None
     bell: int
 
     def close(self) -> None:
         """Close everything."""
         self.job_link.close()
         for descriptor in (self.stdout, self.stderr, self.bell):
-            os.close(descriptor)
+            if descriptor is not None:
+                os.close(descriptor)
         self.cells.release()
 
 
-def make(arrays: int | None = None) -> tuple[ConductorEnds, WorkerEnds]:
+def make(arrays: int | None = None, *, has_output: bool = True) -> tuple[ConductorEnds, WorkerEnds]:
     """Make the links of one worker.
 
     Args:
         arrays: descriptor of what all workers read; the worker gets a copy of it.
+        has_output: whether the worker has a standard output and error of its own.
 
     Raises:
         OSError: out of descriptors; nothing is left open.
@@ -77,7 +79,9 @@ def make(arrays: int | None = None) -> tuple[ConductorEnds, WorkerEnds]:
         # A socket closes itself: closed by its number, it would later close somebody else's.
         undo.callback(ours.close)
         undo.callback(theirs.close)
-        stdout, stderr, bell = _pipe(undo), _pipe(undo), _pipe(undo)
+        bell = _pipe(undo)
+        stdout = _pipe(undo) if has_output else (None, None)
+        stderr = _pipe(undo) if has_output else (None, None)
         page = cells.make_page()
         undo.callback(os.close, page)
         if arrays is not None:
@@ -86,7 +90,8 @@ def make(arrays: int | None = None) -> tuple[ConductorEnds, WorkerEnds]:
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
         for descriptor in (stdout[0], stderr[0], bell[1]):
-            os.set_blocking(descriptor, False)
+            if descriptor is not None:
+                os.set_blocking(descriptor, False)
         ours.setblocking(False)
         theirs.setblocking(True)  # socket.setdefaulttimeout() may have said otherwise
         view = cells.map_page(page)

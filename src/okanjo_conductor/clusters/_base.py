@@ -38,6 +38,7 @@ Conformance is tested by `okanjo_conductor.testing.check_cluster`.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 from okanjo_conductor._io.threads import Threads
@@ -46,6 +47,7 @@ from okanjo_conductor.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
     from okanjo_conductor._io.bootstrap import Boot, Start
     from okanjo_conductor._io.conductor_link import Ahead, Receiver
@@ -237,6 +239,16 @@ class Crew:
     def close(self, then: Callable[[], None]) -> None:
         """Let go of everything, and of workers that are left; call `then` when that is done."""
         raise NotImplementedError
+
+
+def load_worker_side(module: str) -> ModuleType:
+    """Load a module of the worker's side into the conductor's process.
+
+    By its name, as a new process is told it (`_io.launching`): a cluster knows of no worker.
+    """
+    name = f"okanjo_conductor.{module}"
+    __import__(name)
+    return sys.modules[name]
 
 
 def find_cluster(cluster: Any) -> Cluster:
