@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from okanjo_conductor._io.bootstrap import Start
+    from okanjo_conductor._io.conductor_link import Output
     from okanjo_conductor._io.launching import EarlyTemplate
     from okanjo_conductor._io.links import WorkerEnds
     from okanjo_conductor._io.loops import Loop, Timer
@@ -51,6 +52,7 @@ class ProcessCrew(Crew):
         spawns: whether each worker is a fresh process.
         arrays: descriptor of what all workers read, if there is such a thing.
         early: a template that was launched already.
+        outputs: makes what a worker's output goes to; None: the streams of this process.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class ProcessCrew(Crew):
         spawns: bool,
         arrays: int | None,
         early: EarlyTemplate | None,
+        outputs: Callable[[int], tuple[Output, Output]] | None = None,
     ) -> None:
         self._loop = loop
         self._watcher = watcher
         self._program = program
         self._spawns = spawns
         self._arrays = arrays
+        self._outputs = outputs
         self._switch = DeadMansSwitch() if early is None else early.switch
         self._processes: set[_Process] = set()
         self._homes: dict[int, _Process] = {}
@@ -91,8 +95,10 @@ class ProcessCrew(Crew):
             ours.close()
             theirs.close()
             raise OSError(_NO_PROCESS.format(error)) from error
-        link = ConductorLink(order.worker_id, ours, self._loop, self._watcher)
-        self._links[order.worker_id] = link
+        worker_id = order.worker_id
+        outputs = None if self._outputs is None else self._outputs(worker_id)
+        link = ConductorLink(worker_id, ours, self._loop, self._watcher, outputs)
+        self._links[worker_id] = link
         self._assign(order, theirs, process)
         return link
 
