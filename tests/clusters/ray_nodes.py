@@ -42,9 +42,9 @@ def main() -> None:
     for line in sys.stdin:
         verb, *args = line.split()
         if verb == "add":
-            number = len(nodes)
+            number = max(nodes) + 1
             nodes[number] = cluster.add_node(num_cpus=CPUS, object_store_memory=STORE)
-            answer(nodes[number].unique_id)
+            answer(str(number))
         elif verb == "id":
             answer(nodes[int(args[0])].unique_id)
         elif verb == "kill":

@@ -35,7 +35,6 @@ import sys
 import threading
 import time
 from collections import deque
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor.__about__ import __version__
@@ -213,6 +212,10 @@ class Agent:
     def take(self, patience: float) -> bytes | None:
         """Wait for a packet for the conductor; empty: nothing to say. None: it has ended."""
         return self._sender.take(patience)
+
+    def abandon(self) -> None:
+        """End the workers and the agent: there is no conductor any more."""
+        call_soon(self._loop, self._close)
 
     def wait(self) -> None:
         """Return when it has ended."""
@@ -478,10 +481,3 @@ _DO: dict[str, Callable[..., None]] = {
     "measure": Agent._begin_measuring,
     "close": Agent._close,
 }
-
-
-def serve(agent: Agent, send: Callable[[bytes], None], patience: float) -> None:
-    """Send what an agent says, until it has ended; for engines whose agents may write."""
-    with suppress(OSError):
-        while (packet := agent.take(patience)) is not None:
-            send(packet)

@@ -188,7 +188,7 @@ class _RayEngine:
             self._arrays = ray.put(arrays)  # once; Ray brings it to a node once
         asked = {"CPU": self._rooms[node], **self._cluster.resources}
         handle = (
-            ray.remote(concurrency_groups={"poll": _POLLS})(_AgentActor)
+            ray.remote(concurrency_groups={"poll": _POLLS})(_AgentActor)  # type: ignore[call-overload]
             .options(
                 num_cpus=asked.pop("CPU"),
                 num_gpus=asked.pop("GPU", 0),
