@@ -156,7 +156,8 @@ class Conductor(EventEmitter):
         super().__init__()
         self._cluster = find_cluster(cluster)
         self._worker = worker
-        self._target = find_target(worker, worker_type)
+        travels = self._cluster.capabilities.is_isolated
+        self._target = find_target(worker, worker_type, travels=travels)
         self._worker_type = worker_type
         self._worker_limit = self._limited(worker_limit)
         self._worker_env = checked_env(worker_env or {})

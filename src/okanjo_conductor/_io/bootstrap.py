@@ -30,7 +30,7 @@ _MAX_DESCRIPTORS = 16
 
 
 class Target(Frozen):
-    """Where the worker comes from: exactly one field is set."""
+    """Where the worker comes from: one field is set, or none where it is at hand."""
 
     reference: tuple[str, str] | None = None
     """Module and qualified name."""
