@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         WorkerStuck,
     )
     from okanjo_conductor._worker import ConductorWorker, command
+    from okanjo_conductor.clusters.local import LocalCluster
     from okanjo_conductor.lookups._kinds import ABSENT, Loading, Lookup
     from okanjo_conductor.lookups.table import LookupTable
 
@@ -48,6 +49,7 @@ _HOMES = {
     "_worker": ("ConductorWorker", "command"),
     "_runtime": ("current_job", "current_worker"),
     "_io.assignment": ("is_worker",),
+    "clusters.local": ("LocalCluster",),
     "lookups.table": ("LookupTable",),
     "_types": (
         "LATER",
@@ -81,6 +83,7 @@ __all__ = [
     "Recycle",
     "exponential",
     "LookupTable",
+    "LocalCluster",
     # the worker process
     "ConductorWorker",
     "AsyncConductorWorker",

@@ -22,6 +22,7 @@ PUBLIC = {
     "JobInfo",
     "JobProgress",
     "JobState",
+    "LocalCluster",
     "LookupTable",
     "Message",
     "Outcome",

@@ -62,6 +62,8 @@ class Start(Frozen):
     log_level: int
     concurrency: int | None
     """How many jobs an async worker executes at a time; None: as it likes."""
+    cpus: list[int] | None = None
+    """Numbers of the CPUs that it may run on; None: all there are."""
 
 
 class Booted(Frozen):
