@@ -28,7 +28,7 @@ from okanjo_conductor import (
     current_worker,
     is_worker,
 )
-from okanjo_conductor.errors import ConductorStateError
+from okanjo_conductor.errors import ConductorStateError, IntakeError
 
 DEADLINE = 20
 
@@ -82,6 +82,46 @@ def test_start_executes_them_on_the_callers_loop():
 def test_outcomes_and_conduct_work():
     assert [o.value for o in inline(abs, range(4)).outcomes(ordered=True)] == [0, 1, 2, 3]
     assert list(conduct(abs, [-1, -2], cluster="inline", ordered=True)) == [1, 2]
+
+
+def test_a_for_loop_over_outcomes_executes_jobs_in_its_thread():
+    seen = []
+
+    def work(job):
+        seen.append(job)
+        return threading.get_ident()
+
+    values = [(outcome.value, len(seen)) for outcome in inline(work, range(5)).outcomes()]
+    assert [place for place, _ in values] == [threading.get_ident()] * 5
+    assert values[0][1] < 5
+    assert set(conduct(thread_of, [0], cluster="inline")) == {threading.get_ident()}
+
+
+def test_leaving_such_a_loop_aborts_the_run():
+    conductor = inline(abs, range(1000))
+    for outcome in conductor.outcomes():
+        if outcome.key == 5:
+            break
+    assert not conductor.processing
+    assert conductor.report.jobs + len(conductor.jobs_queue) == 1000
+
+
+def test_what_such_a_run_raises_is_raised_at_the_end():
+    def source():
+        yield 1
+        raise KeyError("broken")
+
+    outcomes = iter(inline(abs, source()).outcomes())
+    assert next(outcomes).value == 1
+    with pytest.raises(IntakeError, match="broken"):
+        next(outcomes)
+
+
+def test_a_for_loop_within_asyncio_works_as_well():
+    async def main():
+        return [outcome.value for outcome in inline(abs, range(3)).outcomes(ordered=True)]
+
+    assert asyncio.run(main()) == [0, 1, 2]
 
 
 def test_there_is_one_worker_whatever_was_asked_for():

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from okanjo_conductor import Conductor, ConductorWorker, LocalCluster, Recycle, Retry
+from okanjo_conductor import Conductor, ConductorWorker, LocalCluster, Retry
 from okanjo_conductor.clusters.local import THREAD_LIMITS
 from okanjo_conductor.errors import ConfigurationError
 from okanjo_conductor.testing import check_cluster
@@ -35,10 +35,9 @@ def look(cluster, jobs=range(60), **options):
 
 
 def test_a_slot_keeps_its_device_when_its_worker_is_replaced():
-    jobs = ["crash", *range(200)]
-    told = look(LocalCluster(devices=["gpu-a", "gpu-b"]), jobs, recycle=Recycle(jobs=30))
+    told = look(LocalCluster(devices=["gpu-a", "gpu-b"]), ["crash", *range(40)])
 
-    assert len(told) > 2
+    assert len(told) > 1
     places = {(slot, env["CUDA_VISIBLE_DEVICES"]) for slot, _, env in told.values()}
     assert places <= {(0, "gpu-a"), (1, "gpu-b")}
 
@@ -60,13 +59,12 @@ def test_a_slot_keeps_its_cores(start_method):
     cpus = sorted(os.sched_getaffinity(0))
     told = look(
         LocalCluster(cpu_ids=cpus),
-        ["crash", *range(100)],
-        recycle=Recycle(jobs=30),
+        ["crash", *range(40)],
         start_method=start_method,
     )
     half = len(cpus) // 2 or 1
     expected = {0: cpus[:half], 1: cpus[half:] or cpus}
-    assert len(told) > 2
+    assert len(told) > 1
     assert all(found == expected[slot] for slot, found, _ in told.values())
 
 
@@ -139,7 +137,7 @@ def test_it_may_be_used_for_several_runs():
         assert {env["MINE"] for _, _, env in look(cluster).values()} == {"again"}
 
 
-@pytest.mark.parametrize("check", ["hand_out", "crash_and_blame", "deaths", "resize", "recycling"])
+@pytest.mark.parametrize("check", ["hand_out", "deaths", "resize"])
 def test_with_everything_it_is_a_cluster_like_others(check):
     cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     check_cluster(

@@ -49,8 +49,8 @@ class LocalCluster(Cluster):
             must be the same, up to the second number.
         env: environment variables of the workers, besides those of the conductor; they go before
             ``worker_env``, and are set before anything is imported.
-        cpu_ids: numbers of the CPUs that workers may run on, to be divided among the slots; where
-            there are fewer than workers, slots share them. Default: the system decides.
+        cpu_ids: numbers of the CPUs that workers may run on. They are divided among the slots;
+            where there are fewer than slots, these share them. Default: the system decides.
         devices: names or numbers of devices, such as GPUs: slot *n* has the *n*-th, and begins anew
             with the first where there are more slots. Each worker is then a fresh process.
         device_variable: the environment variable in which a worker finds its device.
