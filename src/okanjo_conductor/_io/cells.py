@@ -67,11 +67,24 @@ _MEMBARRIER_NUMBERS = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le":
 _QUERY, _GLOBAL_EXPEDITED, _REGISTER_GLOBAL_EXPEDITED = 0, 2, 4
 
 
-def make_page() -> int:
-    """Make the memory of one worker; return its descriptor, which stands at the black box."""
-    descriptor = make_nameless("okanjo-conductor-cells")
+def make_page(path: str | None = None) -> int:
+    """Make the memory of one worker; return its descriptor, which stands at the black box.
+
+    Args:
+        path: where it is to be a file, which outlives this process; None: it has no name.
+
+    Raises:
+        OSError: there is no room for it, or there are no descriptors left.
+    """
+    if path is None:
+        descriptor = make_nameless("okanjo-conductor-cells")
+    else:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        _enlarge(descriptor)
+        if path is None:
+            _enlarge(descriptor)
+        else:  # who writes where a full disk has no room is killed by SIGBUS: take it all now
+            os.posix_fallocate(descriptor, 0, _SIZE)
         os.lseek(descriptor, _BOX, os.SEEK_SET)
     except OSError:
         os.close(descriptor)

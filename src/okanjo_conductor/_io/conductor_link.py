@@ -68,14 +68,18 @@ class ConductorLink:
         ends: ConductorEnds,
         loop: Loop,
         receiver: Receiver,
+        *,
+        keeps_outcomes: bool = False,
     ) -> None:
         self._worker_id = worker_id
         self._ends = ends
         self._loop = loop
         self._receiver = receiver
-        self._log = Reader(ends.cells)
+        self._log = Reader(ends.cells, keeps=keeps_outcomes)
         self._connection = Connection()
         self._is_open = True
+        self._is_closed = False
+        """Whether cells and outcome log are out of reach, too."""
         self._is_writing = False
         self._owes_bell = False
         """A message is on its way that the worker must not let wait."""
@@ -101,6 +105,16 @@ class ConductorLink:
     def cells(self) -> memoryview[int]:
         """The page in which the worker claims ordinals."""
         return self._ends.cells
+
+    @property
+    def settled(self) -> int | None:
+        """Position in the outcome log before which everything was passed on; None: hard to say."""
+        return None if self._stash[0] else self._log.position
+
+    def free(self, position: int) -> None:
+        """Let the worker write over outcomes before this position: they are kept elsewhere."""
+        if not self._is_closed:
+            self._log.free(position)
 
     @property
     def stderr(self) -> str:
@@ -163,6 +177,7 @@ class ConductorLink:
         self._stdout.finish()
         self._stderr.finish()
         self._stop_reading()
+        self._is_closed = True
         self._log.close()
         self._ends.close()
 
