@@ -156,6 +156,10 @@ class ConductorState:
         """Find an unfinished job by its key."""
         return self._ledger.find(key)
 
+    def oldest_held(self, worker_id: WorkerId) -> Ordinal | None:
+        """Return the first ordinal of a worker that has not ended; None: it holds nothing."""
+        return self._ledger.first_held(worker_id)
+
     def job_of(self, worker_id: WorkerId, ordinal: Ordinal) -> Job | None:
         """Return a job that a worker holds, or None if it holds no such job."""
         return self._ledger.peek(worker_id, ordinal)

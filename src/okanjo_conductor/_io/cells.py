@@ -8,6 +8,7 @@
     LOW, HIGH written by the conductor: ordinals in (LOW, HIGH] are revoked
     EXPIRED   written by the conductor: the ordinal that has passed its time limit
     LIMIT     written by the conductor: that limit, in nanoseconds
+    KEPT      written by the conductor: 0, or 1 + how many large outcomes are where they outlive it
     HEAD, SKIPPED, TAIL   of the outcome log; see `outcome_log`
 
 Behind the cells lie the ring of the *outcome log* and the *black box*: what ``faulthandler`` writes
@@ -47,6 +48,7 @@ LOW: Final = 16
 HIGH: Final = 17
 EXPIRED: Final = 18
 LIMIT: Final = 19
+KEPT: Final = 21
 HEAD: Final = 2
 SKIPPED: Final = 3
 FIRST: Final = 5

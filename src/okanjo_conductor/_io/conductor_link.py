@@ -99,6 +99,8 @@ class ConductorLink:
         """How much of the black box was taken."""
         self._stdout = LineForwarder(loop, ends.stdout, "stdout")
         self._stderr = LineForwarder(loop, ends.stderr, "stderr")
+        if keeps_outcomes:
+            ends.cells[cells.KEPT] = 1
         loop.add_reader(ends.job_link, self._on_readable)
 
     @property
@@ -115,6 +117,11 @@ class ConductorLink:
         """Let the worker write over outcomes before this position: they are kept elsewhere."""
         if not self._is_closed:
             self._log.free(position)
+
+    def note_kept(self) -> None:
+        """Let the worker go on after a large outcome: it is kept elsewhere."""
+        if not self._is_closed:
+            self._ends.cells[cells.KEPT] += 1
 
     @property
     def stderr(self) -> str:
