@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from okanjo_conductor import _posts as posts
 from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
+from okanjo_conductor._core.outcomes import outcomes_of
 from okanjo_conductor._core.prefetch import MAX_BATCH
 from okanjo_conductor._core.records import JobFailed, JobsDone
 from okanjo_conductor._core.state import ConductorState
-from okanjo_conductor._delivery import ReportBuilder, outcomes_of
+from okanjo_conductor._delivery import ReportBuilder
 from okanjo_conductor._intake import Intake
 from okanjo_conductor._io import bootstrap, cells, links, loggers
 from okanjo_conductor._io.conductor_link import ConductorLink

@@ -7,6 +7,14 @@
     ├── ReadOnlyLookupError (TypeError)     caller: that lookup cannot be changed
     ├── TableError                          a lookup table cannot be built, opened, read or written
     │   └── TableKeyError (TypeError)       caller: no key of a lookup table
+    ├── JournalError                        the journal cannot be opened, read or written to
+    │   ├── JournalLockedError              another conductor is using it
+    │   ├── JournalChangedError             caller: the worker is not the one it was begun with
+    │   ├── JournalDamagedError             its file is no journal, or not a whole one any more
+    │   ├── JournalFullError                there is no room for it
+    │   ├── JobKeyError (TypeError)         caller: no key that can be noted
+    │   └── UnknownJobError (KeyError)      caller: it holds no job of that key
+    ├── SinkError                           a sink could not be opened, or not take outcomes
     ├── WorkerGoneError                     caller: the worker addressed has ended
     ├── IntakeError                         the caller's job generator raised
     ├── DuplicateKeyError (ValueError)      caller: two jobs of a run with a journal have one key
@@ -46,9 +54,15 @@ __all__ = [
     "InternalError",
     "JobCancelledError",
     "JobError",
+    "JobKeyError",
     "JobMemoryError",
     "JobTimeoutError",
     "JobsFailedError",
+    "JournalChangedError",
+    "JournalDamagedError",
+    "JournalError",
+    "JournalFullError",
+    "JournalLockedError",
     "MachineCrashError",
     "ProtocolError",
     "ReadOnlyLookupError",
@@ -56,10 +70,12 @@ __all__ = [
     "RemoteTraceback",
     "RequestError",
     "SerialisationError",
+    "SinkError",
     "TableError",
     "TableKeyError",
     "TooManyFailuresError",
     "UnknownCommandError",
+    "UnknownJobError",
     "UnknownLookupError",
     "WorkerCrashError",
     "WorkerGoneError",
@@ -126,6 +142,96 @@ class TableError(ConductorError):
 
 class TableKeyError(TableError, TypeError):
     """The keys of a lookup table are str, bytes, int and tuples of these, and this is none."""
+
+
+class JournalError(ConductorError):
+    """A journal cannot be opened, read or written to; the message says why, and what to do.
+
+    What was committed before stays readable, and the run can be resumed.
+    """
+
+
+class JournalLockedError(JournalError):
+    """Another conductor is using the journal.
+
+    Attributes:
+        path: the journal.
+        pid: process id of the one who does, or None if it does not say.
+        host: the machine it is on, or ``""``.
+        since: when it began, as local time, or ``""``.
+    """
+
+    def __init__(self, path: str, pid: int | None = None, host: str = "", since: str = "") -> None:
+        super().__init__(path, pid, host, since)
+        self.path = path
+        self.pid = pid
+        self.host = host
+        self.since = since
+
+    def __str__(self) -> str:
+        who = "another conductor" if self.pid is None else f"process {self.pid} on {self.host}"
+        when = f", since {self.since}" if self.since else ""
+        return (
+            f"{self.path} is in use by {who}{when}. One conductor at a time writes to a journal: "
+            "wait for it or end it, or give this run another journal"
+        )
+
+
+class JournalChangedError(JournalError):
+    """The run in the journal was begun with another worker, other options or another version.
+
+    Attributes:
+        path: the journal.
+        differences: what has changed, as text.
+    """
+
+    def __init__(self, path: str, differences: str) -> None:
+        super().__init__(path, differences)
+        self.path = path
+        self.differences = differences
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} was begun with another program, so its outcomes may be other than this "
+            f"one's would be:\n{self.differences.rstrip()}\nIf they are as good, go on with "
+            "accept_changed=True; if not, give this run another journal"
+        )
+
+
+class JournalDamagedError(JournalError):
+    """The file is no journal, or a part of it is lost or overwritten. Nothing was changed in it."""
+
+
+class JournalFullError(JournalError):
+    """There is no room for the journal, for its values or for a sink."""
+
+
+class JobKeyError(JournalError, TypeError):
+    """A key, or a payload without a key, is of a type that the journal cannot note."""
+
+
+class UnknownJobError(JournalError, KeyError):
+    """The journal holds no job of that key.
+
+    Attributes:
+        key: the key asked for.
+        near: keys that look like it.
+    """
+
+    def __init__(self, key: object, near: tuple[object, ...] = ()) -> None:
+        super().__init__(key, near)
+        self.key = key
+        self.near = near
+
+    def __str__(self) -> str:
+        near = ", ".join(map(repr, self.near))
+        return f"the journal holds no job with the key {self.key!r}" + (
+            f"; it holds {near}" if near else ""
+        )
+
+
+class SinkError(ConductorError):
+    """A sink could not be opened, or could not take outcomes; the message says why."""
 
 
 class WorkerGoneError(ConductorError):
