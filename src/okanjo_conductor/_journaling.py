@@ -19,7 +19,8 @@ from okanjo_conductor._core.records import JobRetried, JobsDone
 from okanjo_conductor._delivery import size_of
 from okanjo_conductor._plain import Plain, fresh
 from okanjo_conductor._types import JobState
-from okanjo_conductor.errors import DuplicateKeyError, MachineCrashError
+from okanjo_conductor._wire.messages import Jobs
+from okanjo_conductor.errors import DuplicateKeyError, JournalError, MachineCrashError
 from okanjo_conductor.journal._handouts import Notes
 from okanjo_conductor.journal._keys import text_of
 from okanjo_conductor.journal._writer import Writer
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from okanjo_conductor._core.records import Record
     from okanjo_conductor._io.conductor_link import ConductorLink
     from okanjo_conductor._io.loops import Loop
-    from okanjo_conductor._types import Attempt, Key
-    from okanjo_conductor.errors import JournalError
+    from okanjo_conductor._types import Attempt, Key, Report
+    from okanjo_conductor._wire.messages import LargeJob
     from okanjo_conductor.journal._store import Standing, Store
 
 MOST_SUSPICIONS = 3
@@ -316,12 +317,17 @@ class Journaling:
         with suppress(FileNotFoundError):
             os.unlink(self.page_path(worker_id))  # noqa: PTH108 - as everywhere in the path of a run
 
-    def conclude(self, report: Report) -> None:
-        """Write down how the run went, and let go of the journal."""
+    def conclude(self, report: Report, *, is_broken: bool) -> None:
+        """Write down how the run went, and let go of the journal.
+
+        Args:
+            is_broken: whether the run could not do its own work; what it knew of outcomes is left
+                for the next one to find.
+        """
         report.skipped, report.recovered = self.skipped, self._plan.recovered
-        if self.error is None:
+        if self.error is None and not is_broken:
             is_over = not (report.stopped or report.unstarted)
-            self._store.end("done" if is_over else "stopped", report.as_dict())
+            self._store.end("done" if is_over else "stopped", {})
         self._store.close()
 
     def close(self, then: Callable[[], None]) -> None:

@@ -241,7 +241,7 @@ class Run:
         self._made = report = self._report.build(seconds, unstarted, self.last_stats)
         report.stopped = self._stopped
         if self._journal is not None:
-            self._journal.conclude(report)
+            self._journal.conclude(report, is_broken=self._broken is not None)
         self._owner._note_report(report)
         self.is_closed = True
         self._then()
