@@ -300,6 +300,9 @@ class AsyncRuntime(Runtime):
         except BaseException as error:
             self._break(error)
 
+    def _wait_until_kept(self) -> None:
+        """Go on: there are other jobs in flight."""
+
     def _ring_soon(self) -> None:
         """Tell of the outcomes of a turn of the loop together."""
         self._will_ring = False

@@ -24,7 +24,9 @@ from okanjo_conductor._io.launching import EarlyTemplate
 from okanjo_conductor._io.loggers import log
 from okanjo_conductor._options import (
     DEFAULT_TYPE,
+    Keeping,
     check_choices,
+    check_keeping,
     check_policy,
     checked_concurrency,
     checked_env,
@@ -56,11 +58,13 @@ if TYPE_CHECKING:
     from okanjo_conductor._intake import JobsQueue
     from okanjo_conductor._io.light_loop import LightLoop
     from okanjo_conductor._io.loops import Loop
+    from okanjo_conductor._journaling import JournalPlan
     from okanjo_conductor._outcomes import Outcomes
     from okanjo_conductor._posts import Handler, WorkerReply
     from okanjo_conductor._run import Run
     from okanjo_conductor._types import Key, Message, Report, StatsReport
     from okanjo_conductor._wire.codec import Encoded
+    from okanjo_conductor.journal import JournalEntry
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -107,6 +111,18 @@ class Conductor(EventEmitter):
             before SIGKILL.
         buffer: outcomes that may wait for a consumer of `outcomes` before no further job is read;
             default: a few batches.
+        journal: path of a file that makes the run survive the death of this process: every outcome
+            is in it before it is seen, and the same program, started again, goes on.
+        duplicates: of jobs with the same key, in a run with a journal: ``"error"`` ends the run,
+            ``"skip"`` executes the first only, ``"number"`` executes all, as ``key#2`` and so on.
+        rerun: which of the jobs that have their outcome from an earlier run are executed again:
+            ``"failed"``, keys, or a function of a `JournalEntry`; default: none. Jobs that were
+            cancelled, or never ended, are executed in any case.
+        version: of your code, for the journal: a run with another one is not resumed.
+        accept_changed: resume also where the worker, its options or `version` have changed.
+        durability: ``"full"``: what is in the journal survives a power cut, too.
+        sink: where values are written to, one or several of `okanjo_conductor.sinks`, or a
+            function of an `Outcome`; with a journal each exactly once, however often a run dies.
 
     Raises:
         ConfigurationError: an option makes no sense.
@@ -144,9 +160,17 @@ class Conductor(EventEmitter):
         max_failures: float | None = None,
         abort_grace: float = 1.0,
         buffer: int | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        duplicates: str = "error",
+        rerun: str | Iterable[Key] | Callable[[JournalEntry], bool] | None = None,
+        version: str | None = None,
+        accept_changed: bool = False,
+        durability: str = "normal",
+        sink: Any = None,
     ) -> None:
         super().__init__()
         self._target = find_target(worker, worker_type)
+        self._worker = worker
         self._worker_type = worker_type
         self._worker_limit = checked_limit(worker_limit)
         self._worker_env = checked_env(worker_env or {})
@@ -172,6 +196,16 @@ class Conductor(EventEmitter):
         )
         check_policy(self._policy)
         self._buffer_limit = buffer
+        self._keeping = Keeping(
+            path=journal,
+            duplicates=duplicates,
+            rerun=rerun,
+            version=version,
+            accept_changed=accept_changed,
+            durability=durability,
+            sink=sink,
+        )
+        check_keeping(self._keeping)
         self.logging = logging
         self.lookups = {} if lookups is None else checked_lookups(lookups)
         self.jobs_queue = jobs_queue
@@ -666,9 +700,12 @@ class Conductor(EventEmitter):
         boot = Boot(self._target, list(sys.path), list(sys.argv))
         env = self._environment()
         early = self._launch_template(boot, env)  # it boots while this process loads the rest
+        plan = None
         try:
             from okanjo_conductor._run import Run
 
+            if self._keeping.path is not None:
+                plan = self._open_journal()
             return Run(
                 self,
                 loop,
@@ -686,11 +723,25 @@ class Conductor(EventEmitter):
                 buffer=buffer,
                 buffer_limit=self._buffer_limit,
                 sticky=self._sticky,
+                journal=plan,
             )
         except BaseException:
+            if plan is not None:
+                plan.store.close()
             if early is not None:
                 early.abandon()
             raise
+
+    def _open_journal(self) -> JournalPlan:
+        from okanjo_conductor import _resuming as resuming  # only for those who have a journal
+
+        return resuming.open_journal(
+            self._keeping,
+            worker=self._worker,
+            worker_options=self._worker_options,
+            job_key=self._job_key,
+            policy=self._policy,
+        )
 
     def _launch_template(self, boot: Boot, env: dict[str, str]) -> EarlyTemplate | None:
         if self._start_method == "spawn" or self._target.script is not None:

@@ -369,6 +369,11 @@ class Report(Plain):
 
     counts: dict[JobState, int] = fresh(factory=dict)
     """Jobs by final state. Their sum is the number of jobs that were accepted."""
+    skipped: int = 0
+    """Jobs that were not executed because the journal has their outcome, or because they were
+    given twice. They are in no other count."""
+    recovered: int = 0
+    """Outcomes of an earlier run that had not reached the journal when its conductor died."""
     unstarted: int = 0
     """Jobs left in ``jobs_queue`` by a run that was stopped, as far as they are known without
     reading on."""

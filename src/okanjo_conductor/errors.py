@@ -17,11 +17,13 @@
     ├── SinkError                           a sink could not be opened, or not take outcomes
     ├── WorkerGoneError                     caller: the worker addressed has ended
     ├── IntakeError                         the caller's job generator raised
+    ├── DuplicateKeyError (ValueError)      caller: two jobs of a run with a journal have one key
     ├── WorkerStartError                    the worker's import, construction or setup failed
     ├── RequestError                        the other side could not answer a request
     │   └── UnknownCommandError             nobody handles that command
     ├── JobError                            one job ended badly; the run goes on
     │   ├── WorkerCrashError                the worker died while it executed the job
+    │   ├── MachineCrashError               the machine went down whenever it was executed
     │   ├── JobTimeoutError                 it took longer than its time limit
     │   ├── JobMemoryError                  it took more memory than there was, or than it may
     │   ├── SerialisationError              payload, key or value could not travel
@@ -46,6 +48,7 @@ __all__ = [
     "ConductorError",
     "ConductorStateError",
     "ConfigurationError",
+    "DuplicateKeyError",
     "IllegalEventError",
     "IntakeError",
     "InternalError",
@@ -60,6 +63,7 @@ __all__ = [
     "JournalError",
     "JournalFullError",
     "JournalLockedError",
+    "MachineCrashError",
     "ProtocolError",
     "ReadOnlyLookupError",
     "RemoteError",
@@ -252,6 +256,25 @@ class IntakeError(ConductorError):
     """
 
 
+class DuplicateKeyError(ConductorError, ValueError):
+    """Two jobs have the same key, and a journal could not tell them apart.
+
+    Attributes:
+        key: of both.
+    """
+
+    def __init__(self, key: object) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return (
+            f"two jobs of this run have the key {self.key!r}. Give a job_key that tells them apart, "
+            'or say duplicates="skip" to execute the first one only, or duplicates="number" to '
+            "execute all"
+        )
+
+
 class WorkerStartError(ConductorError):
     """Workers of one slot kept dying before they could take their first job.
 
@@ -320,6 +343,24 @@ class WorkerCrashError(JobError):
         stderr = _quoted("the last lines of its standard error", self.stderr)
         stack = _quoted("its stack", self.stack)
         return f"worker {self.worker_id} {how} while it executed this job{said}{stderr}{stack}"
+
+
+class MachineCrashError(JobError):
+    """The machine went down while the job was being executed, and again when it was alone.
+
+    Attributes:
+        times: how often.
+    """
+
+    def __init__(self, times: int) -> None:
+        super().__init__(times)
+        self.times = times
+
+    def __str__(self) -> str:
+        return (
+            f"the machine went down {self.times} times while this job was being executed, at last "
+            "alone. It is not executed any more, unless rerun asks for it"
+        )
 
 
 class JobTimeoutError(JobError):
