@@ -23,7 +23,7 @@ from contextvars import ContextVar, copy_context
 from time import perf_counter_ns
 
 from okanjo_conductor._async_talk import AsyncTalk
-from okanjo_conductor._io.cells import CLAIM, HIGH, LOW, RUNNING
+from okanjo_conductor._io.cells import CLAIM, HIGH, LOW, PARALLEL, RUNNING
 from okanjo_conductor._io.leaving import leave_fork, leave_process
 from okanjo_conductor._io.loops import new_asyncio_loop
 from okanjo_conductor._logs import log
@@ -133,6 +133,7 @@ class AsyncRuntime(Runtime):
         os.set_blocking(link.fileno(), True)  # uvloop has ended that; who sends waits for room
         self._await(worker.setup)
         worker.start_monitoring()
+        link.cells[PARALLEL] = self._concurrency
         link.send(Ready([], self._concurrency, can_cancel=True))
         self._work()
         self._await(worker.teardown)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from okanjo_conductor import _posts as posts
 from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
+from okanjo_conductor._core.endings import cause_of
 from okanjo_conductor._core.outcomes import outcomes_of
 from okanjo_conductor._core.prefetch import MAX_BATCH
 from okanjo_conductor._core.records import JobFailed, JobsDone
@@ -33,7 +34,6 @@ from okanjo_conductor._wire.codec import Encoded, decode
 from okanjo_conductor.clusters.local import LocalCluster
 from okanjo_conductor.errors import (
     IntakeError,
-    JobCancelledError,
     JobTimeoutError,
     SerialisationError,
     TooManyFailuresError,
@@ -653,7 +653,7 @@ class Run:
             ev.AttemptFailed(
                 worker_id=WorkerId(worker_id),
                 ordinal=Ordinal(ordinal),
-                cause=_cause_of(error),
+                cause=cause_of(error),
                 error=error,
                 place=place,
                 nanoseconds=nanoseconds,
@@ -812,14 +812,6 @@ def _job_messages(command: do.HandOut) -> list[msg.Jobs | msg.LargeJob]:
             made.append(msg.LargeJob(command.first + index, key, history, wires[index]))
         begin = index + 1
     return made
-
-
-def _cause_of(error: Exception) -> Cause:
-    if isinstance(error, SerialisationError):
-        return Cause.UNSERIALISABLE
-    if isinstance(error, JobCancelledError):
-        return Cause.PREEMPTED
-    return Cause.TIMEOUT if isinstance(error, JobTimeoutError) else Cause.ERROR
 
 
 def _bad_ends(history: tuple[Attempt, ...]) -> list[msg.BadEnd]:

@@ -32,7 +32,8 @@ class JobsAccepted(Named):
 
 class JobRefused(Named):
     """A job will not be executed, so it is accepted and failed at once: it cannot travel, most
-    often."""
+    often.
+    """
 
     job: Job
     error: Exception

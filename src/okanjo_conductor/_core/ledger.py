@@ -116,9 +116,7 @@ class Ledger:
     @property
     def is_empty(self) -> bool:
         """Whether every accepted job is finished."""
-        return not (
-            self.queued or self._delayed or self._aside or self._alone or self.has_held
-        )
+        return not (self.queued or self._delayed or self._aside or self._alone or self.has_held)
 
     @property
     def has_held(self) -> bool:

@@ -4,6 +4,7 @@
     FIRST, DECLINED  written by the worker: the last run of ordinals it skipped
     REGISTERED  written by the worker: whether the conductor's barrier acts on it
     RUNNING   written by a worker that executes several jobs at a time: whose code it is in, or 0
+    PARALLEL  written by a worker that executes several jobs at a time: how many at most
     DUMPS     written by the worker: 1 when a SIGUSR1 has it write its stack; before that, it kills
     LOW, HIGH written by the conductor: ordinals in (LOW, HIGH] are revoked
     EXPIRED   written by the conductor: the ordinal that has passed its time limit
@@ -54,12 +55,13 @@ SKIPPED: Final = 3
 FIRST: Final = 5
 RUNNING: Final = 6
 DUMPS: Final = 7
+PARALLEL: Final = 8
 TAIL: Final = 20
 _CELLS = 512
 """Bytes of cells."""
 _BOX = 1 << 20
 """Where the ring ends and the black box begins."""
-_SIZE = _BOX + (1 << 18)
+SIZE: Final = _BOX + (1 << 18)
 """Room for the stacks of about a hundred dumps; memory is used when it is written to."""
 _SMALLEST = 4096
 """Of everything, where files may not be larger: a small ring, no black box."""
@@ -86,7 +88,7 @@ def make_page(path: str | None = None) -> int:
         if path is None:
             _enlarge(descriptor)
         else:  # who writes where a full disk has no room is killed by SIGBUS: take it all now
-            os.posix_fallocate(descriptor, 0, _SIZE)
+            os.posix_fallocate(descriptor, 0, SIZE)
         os.lseek(descriptor, _BOX, os.SEEK_SET)
     except OSError:
         os.close(descriptor)
@@ -96,7 +98,7 @@ def make_page(path: str | None = None) -> int:
 
 def _enlarge(descriptor: int) -> None:
     try:
-        os.ftruncate(descriptor, _SIZE)
+        os.ftruncate(descriptor, SIZE)
     except OSError:
         os.ftruncate(descriptor, _SMALLEST)
 

@@ -9,3 +9,8 @@ _keys, _canonical, _values, _errors, _entries
 _feeding      sinks, in the same transactions
 _fingerprint  what must not change
 """
+
+from okanjo_conductor.journal._entries import JournalEntry
+from okanjo_conductor.journal._reader import JournalReader, RunInfo, Suspect, open_journal
+
+__all__ = ["JournalEntry", "JournalReader", "RunInfo", "Suspect", "open_journal"]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._types import Cause, JobState, Outcome
 from okanjo_conductor._wire.failures import said
 from okanjo_conductor.errors import JournalError, SerialisationError
-from okanjo_conductor.journal._errors import Told, attempt_of, made_again
+from okanjo_conductor.journal._errors import Told, attempt_of, made_again, translated
 from okanjo_conductor.journal._keys import key_of
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator
 
     from okanjo_conductor._types import Attempt, Key
@@ -201,11 +201,22 @@ _NO_PAYLOAD = {
 
 
 class Entries:
-    """Reads entries through a connection."""
+    """Reads entries through a connection.
 
-    def __init__(self, connection: sqlite3.Connection, values: Values) -> None:
+    Raises (all methods):
+        JournalError: it cannot be read.
+    """
+
+    def __init__(self, path: str, connection: sqlite3.Connection, values: Values) -> None:
+        self._path = path
         self._connection = connection
         self.values = values
+
+    def _all(self, statement: str, *given: Any) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection.execute(statement, given).fetchall()
+        except sqlite3.Error as error:
+            raise translated(error, self._path, "reading it") from error
 
     def get(self, key: str) -> JournalEntry:
         """Return the entry of the job whose key has this text.
@@ -213,13 +224,10 @@ class Entries:
         Raises:
             KeyError: there is none.
         """
-        row = self._connection.execute(
-            f"SELECT {_COLUMNS} FROM jobs WHERE key = ?",  # noqa: S608 - our own names
-            (key,),
-        ).fetchone()
-        if row is None:
+        rows = self._all(f"SELECT {_COLUMNS} FROM jobs WHERE key = ?", key)  # noqa: S608 - ours
+        if not rows:
             raise KeyError(key)
-        return JournalEntry(row, self)
+        return JournalEntry(rows[0], self)
 
     def after(self, seq: int, state: JobState | None = None) -> Iterator[JournalEntry]:
         """Yield the entries after a `seq` in their order; also those that come meanwhile."""
@@ -233,10 +241,10 @@ class Entries:
     def _some_after(self, seq: int, most: int, state: JobState | None) -> list[JournalEntry]:
         where = "" if state is None else "AND state = ?"
         given = (seq,) if state is None else (seq, state.value)
-        rows = self._connection.execute(
+        rows = self._all(
             f"SELECT {_COLUMNS} FROM jobs WHERE seq > ? {where} ORDER BY seq LIMIT {most}",  # noqa: S608 - our own names
-            given,
-        ).fetchall()
+            *given,
+        )
         return [JournalEntry(row, self) for row in rows]
 
     def outcomes_after(self, seq: int) -> Iterator[tuple[int, Outcome]]:
@@ -249,9 +257,10 @@ class Entries:
 
     def history(self, key: str, up_to: int) -> tuple[Attempt, ...]:
         """Return the bad ends of a job, up to the nth."""
-        rows = self._connection.execute(
+        rows = self._all(
             "SELECT number, cause, worker_id, seconds, error_type, error, traceback, exception "
             "FROM attempts WHERE key = ? AND number <= ? ORDER BY number",
-            (key, up_to),
+            key,
+            up_to,
         )
         return tuple(map(attempt_of, rows))

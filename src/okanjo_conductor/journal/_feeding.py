@@ -56,7 +56,7 @@ class Feeding:
 
     def __init__(self, store: Store, connection: sqlite3.Connection, sinks: Sequence[Sink]) -> None:
         self._connection = connection
-        self._entries = Entries(connection, store.values)
+        self._entries = Entries(store.path, connection, store.values)
         self._all = [_Fed(sink) for sink in sinks]
         require_names(sinks)
         try:

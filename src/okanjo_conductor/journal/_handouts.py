@@ -8,7 +8,7 @@ on. A file that has grown large is followed by a second one, and goes when all i
 from __future__ import annotations
 
 import os
-import pickle  # noqa: S403 - of our own files
+import pickle
 import struct
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +28,9 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self.descriptor = os.open(
+            path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+        )
         self.size = 0
         self.last = 0
         """The last ordinal in it."""
@@ -120,5 +122,5 @@ def read(folder: Path, worker_id: int) -> Iterator[tuple[int, list[Any]]]:
             at += _HEAD.size
             if at + size > len(data):
                 break
-            yield first, pickle.loads(data[at : at + size])  # noqa: S301 - as above
+            yield first, pickle.loads(data[at : at + size])
             at += size

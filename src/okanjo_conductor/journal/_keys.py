@@ -77,7 +77,8 @@ def key_of(text: str) -> Key:
         JobKeyError: no key has.
     """
     try:
-        return _key(json.loads(text))
+        key: Key = _key(json.loads(text))
+        return key
     except (ValueError, KeyError, TypeError, ArithmeticError) as error:
         message = f"{text[:LONGEST_PLAIN]!r} is the text of no key"
         raise JobKeyError(message) from error

@@ -330,7 +330,7 @@ class Store:
         """Return what is known of a job that has ended, by the text of its key."""
         from okanjo_conductor.journal._entries import Entries
 
-        return Entries(self._connection, self.values).get(key)
+        return Entries(self.path, self._connection, self.values).get(key)
 
     def note_suspicions(self) -> None:
         """Look again whether there are suspects: recovery has found some."""

@@ -270,7 +270,9 @@ class Rows:
         self._run = store.run if run is None else run
         self._done: deque[list[Any]] = deque()
         """Rows of done jobs that are not inserted yet, as the columns of `_DONE_COLUMNS`."""
-        self._has_suspects = True
+        (self._has_suspects,) = connection.execute(
+            "SELECT EXISTS(SELECT 1 FROM suspects)"
+        ).fetchone()
 
     def add(self, records: list[Record], when: float) -> list[Record]:
         """Add records; return what they have become: a value may be refused."""
@@ -304,6 +306,8 @@ class Rows:
         if record.histories:
             attempts = [len(record.histories.get(i, ())) + 1 for i in record.jobs.ids]
             self._add_histories(record, keys)
+        if self._has_suspects:
+            self._connection.executemany("DELETE FROM suspects WHERE key = ?", zip(keys))
         columns = (keys, kinds, stored, attempts, repeat(record.worker_id), repeat(record.slot))
         self._done.append(
             list(chain.from_iterable(zip(*columns, record.nanoseconds, repeat(when), strict=False)))
@@ -368,10 +372,12 @@ class Rows:
             ),
         )
         self._replace_history(key, record.history)
+        if self._has_suspects:  # who asks for another execution will have it: alone, once
+            self._connection.execute("UPDATE suspects SET times = 1 WHERE key = ?", (key,))
 
     def _payload_of(self, job: Job) -> tuple[str | None, Stored]:
         """Keep the payload, as it was when the job was accepted."""
-        if job.wire is _UNKNOWN:
+        if job.wire is UNKNOWN:
             return "unknown", None
         if type(job.wire) is bytes and json_of(job.payload) is None:
             return "pickle", job.wire
@@ -432,11 +438,11 @@ class Rows:
         self._connection.execute(
             "INSERT OR REPLACE INTO suspects VALUES(?, ?, ?)", (key, times, self._run)
         )
+        self._has_suspects = True
 
 
 UNKNOWN: object = object()
 """The `wire` of a job whose payload is not known: it was recovered."""
-_UNKNOWN = UNKNOWN
 
 
 def _encoded(
