@@ -170,7 +170,8 @@ class Conductor(EventEmitter):
     ) -> None:
         super().__init__()
         self._target = find_target(worker, worker_type)
-        self._worker = worker
+        self._program = worker, dict(worker_options or {}), job_key
+        """What the outcomes depend on."""
         self._worker_type = worker_type
         self._worker_limit = checked_limit(worker_limit)
         self._worker_env = checked_env(worker_env or {})
@@ -735,13 +736,7 @@ class Conductor(EventEmitter):
     def _open_journal(self) -> JournalPlan:
         from okanjo_conductor import _resuming as resuming  # only for those who have a journal
 
-        return resuming.open_journal(
-            self._keeping,
-            worker=self._worker,
-            worker_options=self._worker_options,
-            job_key=self._job_key,
-            policy=self._policy,
-        )
+        return resuming.open_journal(self._keeping, self._program, self._policy)
 
     def _launch_template(self, boot: Boot, env: dict[str, str]) -> EarlyTemplate | None:
         if self._start_method == "spawn" or self._target.script is not None:
