@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._outcomes import Outcomes
     from okanjo_conductor._posts import Handler, WorkerReply
     from okanjo_conductor._run import Run
+    from okanjo_conductor._snapshot import Snapshot
     from okanjo_conductor._types import Key, Message, Report, StatsReport
     from okanjo_conductor._wire.codec import Encoded
 
@@ -400,6 +401,25 @@ class Conductor(EventEmitter):
                 "the job when the run goes on"
             )
             raise ConductorStateError(message)
+
+    def snapshot(self) -> Snapshot:
+        """Say how the run stands: counts, rate, time left, what each worker does.
+
+        From any thread, at any time; it waits until the thread of the run takes a breath. It costs
+        that thread about as much as handing out a few jobs, and nothing when nobody asks. Before
+        the run it is empty; afterwards it tells the end.
+        """
+        from okanjo_conductor import _snapshot as snapshots
+
+        run = self._run
+        if run is not None:
+            length = self._jobs_queue._length()
+            with suppress(_RunIsOverError):
+                taken: Snapshot = self._call(run.snapshot, length)
+                return snapshots.with_memory(taken)
+        if self._report is not None:
+            return snapshots.of_report(self._report)
+        return snapshots.of_nothing()
 
     # Messages
 
