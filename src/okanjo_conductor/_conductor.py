@@ -30,6 +30,7 @@ from okanjo_conductor._options import (
     checked_env,
     checked_limit,
     checked_lookups,
+    checked_progress,
     checked_seconds,
     checked_timeout,
     encoded_options,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._io.loops import Loop
     from okanjo_conductor._outcomes import Outcomes
     from okanjo_conductor._posts import Handler, WorkerReply
+    from okanjo_conductor._progress.view import View
     from okanjo_conductor._run import Run
     from okanjo_conductor._snapshot import Snapshot
     from okanjo_conductor._types import Key, Message, Report, StatsReport
@@ -108,6 +110,10 @@ class Conductor(EventEmitter):
             before SIGKILL.
         buffer: outcomes that may wait for a consumer of `outcomes` before no further job is read;
             default: a few batches.
+        progress: whether to show on standard error how the run stands: on a terminal as a live
+            view with a line per worker (where ``rich`` is installed, extra ``cli``), or as a bar
+            (``tqdm``, extra ``progress``, also in notebooks), elsewhere as a line now and then. A
+            number: seconds between such lines.
 
     Raises:
         ConfigurationError: an option makes no sense.
@@ -145,6 +151,7 @@ class Conductor(EventEmitter):
         max_failures: float | None = None,
         abort_grace: float = 1.0,
         buffer: int | None = None,
+        progress: bool | float = False,
     ) -> None:
         super().__init__()
         self._target = find_target(worker, worker_type)
@@ -173,6 +180,7 @@ class Conductor(EventEmitter):
         )
         check_policy(self._policy)
         self._buffer_limit = buffer
+        self._progress = checked_progress(progress)
         self.logging = logging
         self.lookups = {} if lookups is None else checked_lookups(lookups)
         self.jobs_queue = jobs_queue
@@ -673,6 +681,7 @@ class Conductor(EventEmitter):
         self._has_started = self._is_processing = True
         self._loop = loop
         self._thread = threading.get_ident()
+        view = self._open_view()
         try:
             yield
         finally:
@@ -680,7 +689,16 @@ class Conductor(EventEmitter):
             for call in tuple(self._calls):
                 call.cancel()
             self._is_processing = False
+            if view is not None:
+                view.close(self._report)
             self._emit("end")
+
+    def _open_view(self) -> View | None:
+        if self._progress is False:
+            return None
+        from okanjo_conductor._progress.view import View
+
+        return View(self.snapshot, None if self._progress is True else self._progress)
 
     def _make_run(self, loop: Loop, buffer: OutcomeBuffer | None) -> Run:
         boot = Boot(self._target, list(sys.path), list(sys.argv))

@@ -84,13 +84,13 @@ def _time(time: TimeSplit) -> str:
     """Say what the workers did with their time."""
     parts = [("starting", time.start), ("at work", time.work)]
     if time.lost:
-        parts.append(("in jobs that ended with their worker", time.lost))
+        parts.append(("in jobs that were lost", time.lost))
     if time.wait is None:
         said = ", ".join(f"{duration(seconds)} {what}" for what, seconds in parts)
-        return f"workers lived {duration(time.workers)} in all: {said}, jobs at a time added up"
+        return f"workers' time, {duration(time.workers)}: {said} (overlapping jobs added up)"
     parts.append(("waiting", time.wait))
     said = ", ".join(f"{seconds / time.workers:.0%} {what}" for what, seconds in parts)
-    return f"workers lived {duration(time.workers)} in all: {said}"
+    return f"workers' time, {duration(time.workers)}: {said}"
 
 
 def _failures(report: Report) -> Iterator[str]:
@@ -105,7 +105,7 @@ def _failures(report: Report) -> Iterator[str]:
 
 
 def _group(group: FailureGroup) -> Iterator[str]:
-    yield f"  {group.count:6,} {group.state}  {first_line(group.error)}"
+    yield f"  {group.count:6,} {group.state}  {error_line(group.error)}"
     if group.place:
         yield f"         at {clipped_left(group.place, WIDTH - 12)}"
     more = ", …" if group.count > len(group.keys) else ""
@@ -200,6 +200,11 @@ def first_line(text: str) -> str:
     """Return the first line of a text, without what would move the cursor of a terminal."""
     line = text.strip().partition("\n")[0]
     return "".join(c if c.isprintable() else "�" for c in line.replace("\t", " "))
+
+
+def error_line(error: str) -> str:
+    """Return the first line of an error, and name those of this package in short."""
+    return first_line(error).removeprefix("okanjo_conductor.errors.")
 
 
 def clipped(text: str, width: int) -> str:
