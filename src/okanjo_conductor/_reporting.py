@@ -87,7 +87,7 @@ def _time(time: TimeSplit) -> str:
         parts.append(("in jobs that were lost", time.lost))
     if time.wait is None:
         said = ", ".join(f"{duration(seconds)} {what}" for what, seconds in parts)
-        return f"workers' time, {duration(time.workers)}: {said} (overlapping jobs added up)"
+        return f"workers' time, {duration(time.workers)}: {said} (jobs overlap)"
     parts.append(("waiting", time.wait))
     said = ", ".join(f"{seconds / time.workers:.0%} {what}" for what, seconds in parts)
     return f"workers' time, {duration(time.workers)}: {said}"
@@ -209,7 +209,7 @@ def error_line(error: str) -> str:
 
 def clipped(text: str, width: int) -> str:
     """Cut a text to so many characters."""
-    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
+    return text if len(text) <= width else (text[: width - 1] + "…" if width else "")
 
 
 def clipped_left(text: str, width: int) -> str:

@@ -467,8 +467,8 @@ class Report(Plain):
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain data: dicts, lists, texts, numbers and None.
 
-        The names are those of ``docs/report.md``, and stay. Keys of jobs that are neither a number
-        nor a text become the text that ``repr`` gives.
+        The names are those of ``docs/report.md``, and stay. Keys of jobs that are no numbers, texts
+        or tuples of such become the text that ``repr`` gives.
         """
         from okanjo_conductor import _reporting  # workers need no reports
 

@@ -22,6 +22,7 @@ Line: TypeAlias = list[Span]
 _BAR = 40
 """Columns of the longest bar."""
 _SHORTEST_BAR = 5
+"""Others are multiples of it, so that the bar keeps its length when the text beside it changes."""
 _NOTES = 4
 """Lines of recent failures and lost workers."""
 _HEAD = 2
@@ -140,7 +141,7 @@ def _bar_line(snapshot: Snapshot, width: int) -> Line:
         facts.append(f"{words.duration(snapshot.eta)} left")
     text = " · ".join(facts)
     fraction = snapshot.fraction
-    columns = min(_BAR, width - len(text) - 1)
+    columns = min(_BAR, (width - len(text) - 1) // _SHORTEST_BAR * _SHORTEST_BAR)
     if fraction is None or columns < _SHORTEST_BAR:
         return [(text, "")]
     full = int(fraction * columns)
