@@ -75,6 +75,7 @@ class Journaling:
 
     Args:
         oldest_held: finds the first ordinal of a worker that has not ended, or None.
+        skip: counts jobs that are not executed.
         deliver: tells users of records that are committed.
         pause: told whether there is more to commit than there should be.
         fail: told when nothing can be committed any more.
@@ -87,6 +88,7 @@ class Journaling:
         links: dict[int, ConductorLink],
         *,
         oldest_held: Callable[[int], int | None],
+        skip: Callable[[int], None],
         deliver: Callable[[list[Record]], None],
         pause: Callable[[bool], None],
         fail: Callable[[JournalError], None],
@@ -95,6 +97,7 @@ class Journaling:
         self._store = plan.store
         self._links = links
         self._oldest_held = oldest_held
+        self._skip = skip
         self._deliver = deliver
         self._pause = pause
         self._fail = fail
@@ -125,8 +128,6 @@ class Journaling:
         self._marks: deque[tuple[int, Callable[[], None]]] = deque()
         """What may be done when so many lists are committed."""
         self._notes: dict[int, Notes] = {}
-        self.skipped = 0
-        """Jobs that were met and not accepted."""
         self.error: JournalError | None = None
 
     # At the intake
@@ -170,12 +171,12 @@ class Journaling:
             if self._plan.duplicates == "error":
                 raise DuplicateKeyError(key)
             if self._plan.duplicates == "skip":
-                self.skipped += 1
+                self._skip(1)
                 return
             key, text, standing = self._numbered(key, text)
         self._open.add(text)
         if standing is not None and standing.state in _FINAL and not self._plan.reruns(standing):
-            self.skipped += 1
+            self._skip(1)
             met.append(text)
             return
         if standing is not None and standing.suspicion >= MOST_SUSPICIONS:
@@ -324,10 +325,10 @@ class Journaling:
             is_broken: whether the run could not do its own work; what it knew of outcomes is left
                 for the next one to find.
         """
-        report.skipped, report.recovered = self.skipped, self._plan.recovered
+        report.recovered = self._plan.recovered
         if self.error is None and not is_broken:
             is_over = not (report.stopped or report.unstarted)
-            self._store.end("done" if is_over else "stopped", {})
+            self._store.end("done" if is_over else "stopped", report.as_dict())
         self._store.close()
 
     def close(self, then: Callable[[], None]) -> None:

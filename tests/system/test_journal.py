@@ -111,14 +111,14 @@ def test_a_job_that_was_cancelled_is_executed_by_the_next_run(program):
 
 
 def test_what_a_stopped_run_has_given_back_is_executed_by_the_next(program):
-    conductor = program.conductor(range(1000))
+    conductor = program.conductor(range(100_000))
     conductor.once("job_done", lambda _: conductor.drain())
     report = conductor.run()
     assert report.unstarted
 
-    made, second = program.run(range(1000))
+    made, second = program.run(range(100_000))
     assert second.skipped == report.done
-    assert len(made) + report.done == 1000
+    assert len(made) + report.done == 100_000
 
 
 # Keys
