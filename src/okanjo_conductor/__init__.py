@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._conductor import Conductor, conduct
     from okanjo_conductor._io.assignment import is_worker
     from okanjo_conductor._runtime import current_job, current_worker
+    from okanjo_conductor._snapshot import Snapshot, WorkerSnapshot
     from okanjo_conductor._types import (
         LATER,
         Attempt,
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
         LookupStats,
         Message,
         Outcome,
+        RecentFailure,
         Recycle,
         Report,
         Retry,
         StatsAggregate,
         StatsReport,
+        TimeSplit,
         WorkerExit,
         WorkerStats,
         WorkerStuck,
@@ -51,6 +54,7 @@ _HOMES = {
     "_io.assignment": ("is_worker",),
     "journal": ("JournalEntry", "JournalReader", "RunInfo", "open_journal"),
     "lookups.table": ("LookupTable",),
+    "_snapshot": ("Snapshot", "WorkerSnapshot"),
     "_types": (
         "LATER",
         "Attempt",
@@ -62,11 +66,13 @@ _HOMES = {
         "LookupStats",
         "Message",
         "Outcome",
+        "RecentFailure",
         "Recycle",
         "Report",
         "Retry",
         "StatsAggregate",
         "StatsReport",
+        "TimeSplit",
         "WorkerExit",
         "WorkerStats",
         "WorkerStuck",
@@ -105,6 +111,10 @@ __all__ = [
     "Attempt",
     "Report",
     "FailureGroup",
+    "TimeSplit",
+    "Snapshot",
+    "WorkerSnapshot",
+    "RecentFailure",
     "WorkerExit",
     "WorkerStuck",
     "JobProgress",

@@ -32,6 +32,7 @@ from okanjo_conductor._options import (
     checked_env,
     checked_limit,
     checked_lookups,
+    checked_progress,
     checked_seconds,
     checked_timeout,
     encoded_options,
@@ -61,7 +62,9 @@ if TYPE_CHECKING:
     from okanjo_conductor._journaling import JournalPlan
     from okanjo_conductor._outcomes import Outcomes
     from okanjo_conductor._posts import Handler, WorkerReply
+    from okanjo_conductor._progress.view import View
     from okanjo_conductor._run import Run
+    from okanjo_conductor._snapshot import Snapshot
     from okanjo_conductor._types import Key, Message, Report, StatsReport
     from okanjo_conductor._wire.codec import Encoded
     from okanjo_conductor.journal import JournalEntry
@@ -123,6 +126,10 @@ class Conductor(EventEmitter):
         durability: ``"full"``: what is in the journal survives a power cut, too.
         sink: where values are written to, one or several of `okanjo_conductor.sinks`, or a
             function of an `Outcome`; with a journal each exactly once, however often a run dies.
+        progress: whether to show on standard error how the run stands: on a terminal as a live
+            view with a line per worker (where ``rich`` is installed, extra ``cli``), or as a bar
+            (``tqdm``, extra ``progress``, also in notebooks), elsewhere as a line now and then. A
+            number: seconds between such lines.
 
     Raises:
         ConfigurationError: an option makes no sense.
@@ -167,10 +174,12 @@ class Conductor(EventEmitter):
         accept_changed: bool = False,
         durability: str = "normal",
         sink: Any = None,
+        progress: bool | float = False,
     ) -> None:
         super().__init__()
         self._target = find_target(worker, worker_type)
-        self._worker = worker
+        self._program = worker, dict(worker_options or {}), job_key
+        """What the outcomes depend on."""
         self._worker_type = worker_type
         self._worker_limit = checked_limit(worker_limit)
         self._worker_env = checked_env(worker_env or {})
@@ -206,6 +215,7 @@ class Conductor(EventEmitter):
             sink=sink,
         )
         check_keeping(self._keeping)
+        self._progress = checked_progress(progress)
         self.logging = logging
         self.lookups = {} if lookups is None else checked_lookups(lookups)
         self.jobs_queue = jobs_queue
@@ -434,6 +444,25 @@ class Conductor(EventEmitter):
                 "the job when the run goes on"
             )
             raise ConductorStateError(message)
+
+    def snapshot(self) -> Snapshot:
+        """Say how the run stands: counts, rate, time left, what each worker does.
+
+        From any thread, at any time; it waits until the thread of the run takes a breath. It costs
+        that thread about as much as handing out a few jobs, and nothing when nobody asks. Before
+        the run it is empty; afterwards it tells the end.
+        """
+        from okanjo_conductor import _snapshot as snapshots
+
+        run = self._run
+        if run is not None:
+            length = self._jobs_queue._length()
+            with suppress(_RunIsOverError):
+                taken: Snapshot = self._call(run.snapshot, length)
+                return snapshots.with_memory(taken)
+        if self._report is not None:
+            return snapshots.of_report(self._report)
+        return snapshots.of_nothing()
 
     # Messages
 
@@ -687,6 +716,7 @@ class Conductor(EventEmitter):
         self._has_started = self._is_processing = True
         self._loop = loop
         self._thread = threading.get_ident()
+        view = self._open_view()
         try:
             yield
         finally:
@@ -694,7 +724,16 @@ class Conductor(EventEmitter):
             for call in tuple(self._calls):
                 call.cancel()
             self._is_processing = False
+            if view is not None:
+                view.close(self._report)
             self._emit("end")
+
+    def _open_view(self) -> View | None:
+        if self._progress is False:
+            return None
+        from okanjo_conductor._progress.view import View
+
+        return View(self.snapshot, None if self._progress is True else self._progress)
 
     def _make_run(self, loop: Loop, buffer: OutcomeBuffer | None) -> Run:
         boot = Boot(self._target, list(sys.path), list(sys.argv))
@@ -735,13 +774,7 @@ class Conductor(EventEmitter):
     def _open_journal(self) -> JournalPlan:
         from okanjo_conductor import _resuming as resuming  # only for those who have a journal
 
-        return resuming.open_journal(
-            self._keeping,
-            worker=self._worker,
-            worker_options=self._worker_options,
-            job_key=self._job_key,
-            policy=self._policy,
-        )
+        return resuming.open_journal(self._keeping, self._program, self._policy)
 
     def _launch_template(self, boot: Boot, env: dict[str, str]) -> EarlyTemplate | None:
         if self._start_method == "spawn" or self._target.script is not None:

@@ -10,19 +10,37 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Sequence,
+    Sized,
+)
 from contextlib import suppress
 from itertools import groupby, islice, repeat
+from operator import length_hint
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core.jobs import Job, Jobs
 from okanjo_conductor._io.loops import call_soon
+from okanjo_conductor._largest import Largest
 from okanjo_conductor._options import checked_seconds
 from okanjo_conductor._types import Cause, JobId, JobState, Key
 from okanjo_conductor._wire.byvalue import mentions_main, names_in_main
-from okanjo_conductor._wire.codec import ATOMS, Encoded, Wire, decode, encode, encode_payload
+from okanjo_conductor._wire.codec import (
+    ATOMS,
+    Encoded,
+    Wire,
+    decode,
+    encode,
+    encode_payload,
+    size_of,
+)
 from okanjo_conductor.errors import ConfigurationError, SerialisationError
 
 if TYPE_CHECKING:
@@ -47,6 +65,8 @@ _READ_ON = 1000
 """How many jobs are read at once where those before them were all done in an earlier run."""
 _PATIENCE = 0.005
 """Seconds that jobs are collected before they are passed on."""
+_WORTH_WEIGHING = 1024
+"""Bytes: smaller payloads are no big ones, however small the others are."""
 
 
 class JobsQueue(Collection[Any]):
@@ -65,14 +85,22 @@ class JobsQueue(Collection[Any]):
         self._async_iterator: AsyncIterator[Any] | None = None
         self._appended: deque[Any] = deque()
         self._on_append: Callable[[], None] | None = None
+        self._sized: Sized | None = None
+        """The iterable, if it may say how many jobs there are and was not asked yet."""
+        self._hint: int | None = None
+        """How many jobs the iterator gives in all; None: it is not known."""
         if isinstance(source, list | tuple | range):
             self._sequence = source
         elif isinstance(source, AsyncIterable):
             self._async_iterator = aiter(source)
+            self._sized = source if isinstance(source, Sized) else None
         elif isinstance(source, Collection) and not isinstance(source, JobsQueue):
             self._appended.extend(source)
         elif isinstance(source, Iterable):
             self._iterator = iter(source)
+            self._sized = source if isinstance(source, Sized) else None
+            if self._iterator is source:  # it tells what is left, and must be asked first
+                self._hint = _hint_of(self._iterator)
         else:
             message = f"jobs_queue={source!r}: give an iterable or async iterable of jobs"
             raise ConfigurationError(message)
@@ -111,6 +139,17 @@ class JobsQueue(Collection[Any]):
         self._appended.clear()
         self._sequence, self._position = (), 0
         self._iterator = self._async_iterator = None
+
+    def _length(self) -> int | None:
+        """How many jobs the iterator gives in all, as its source says; None: it does not.
+
+        Asks the source once, in this thread: its code may take its time, or raise anything.
+        """
+        sized, self._sized = self._sized, None
+        if sized is not None:
+            with suppress(Exception):
+                self._hint = len(sized)
+        return self._hint
 
     def _take(self, count: int) -> list[Any]:
         """Remove and return up to `count` jobs that are known."""
@@ -159,6 +198,8 @@ class Intake:
         self._is_closed = False
         self.error: BaseException | None = None
         """What the source raised."""
+        self.payloads = Largest(_WORTH_WEIGHING)
+        """Bytes of payloads."""
         self.main_names: set[str] = set()
         """Objects of ``__main__`` that payloads need."""
         queue._on_append = lambda: call_soon(loop, self._on_append)
@@ -169,6 +210,7 @@ class Intake:
         queue = self._queue
         if queue._iterator is None and queue._async_iterator is None:
             queue._iterator, queue._async_iterator = added._iterator, added._async_iterator
+            queue._sized, queue._hint = added._sized, added._hint
             queue._appended.extend(added)
         else:
             message = "jobs_queue and generate_jobs() both give an iterator: which comes first?"
@@ -205,6 +247,21 @@ class Intake:
     def known(self) -> int:
         """Count the jobs that wait in the queue, as far as they are known."""
         return len(self._queue)
+
+    def unread(self, length: int | None) -> int | None:
+        """Count the jobs that are still to be accepted; None: only the source knows.
+
+        Args:
+            length: how many the iterator gives in all, or None.
+        """
+        known = len(self._queue) + len(self._posted)
+        if self._queue._iterator is None and self._queue._async_iterator is None:
+            return known
+        if length is None:
+            return None
+        reader = self._reader
+        read, kept = (0, 0) if reader is None else (reader.read, reader.buffered)
+        return known + kept + max(length - read, 0)
 
     def add_job(self, payload: Any, key: Key | None, timeout: float | None) -> None:
         """Accept one job at once, unasked."""
@@ -422,6 +479,8 @@ class Intake:
             return refusal
         try:
             job.wire = wire = encode_payload(job.payload)
+            if (size := _size_of(wire)) > self.payloads.floor:
+                self.payloads.note(size, job.id, job.key)
             self._note_main(wire, job.payload)
         except KeyboardInterrupt:
             raise  # more likely the user's than the payload's
@@ -472,7 +531,8 @@ class _Reader:
         self._report = report
         self._keep = keep
         self._buffer: deque[Any] = deque()
-        self._read = 0
+        self.read = 0
+        """How many jobs the iterator has given."""
         self._goal = 0
         """Jobs to have read in all; set back when a request was answered early."""
         self._ending: tuple[BaseException | None] | None = None
@@ -482,13 +542,18 @@ class _Reader:
         self.is_asked = False
         """Whether a request waits for its answer."""
 
+    @property
+    def buffered(self) -> int:
+        """How many of these were not reported yet."""
+        return len(self._buffer)
+
     def request(self, count: int) -> None:
         """Have up to `count` jobs read and reported."""
         self.is_asked = True
         if self._buffer or self._ending:
             self._loop.call_soon(self._answer)
         else:
-            self._goal = self._read + count
+            self._goal = self.read + count
             self._wake()
 
     def relieve(self) -> None:
@@ -570,9 +635,9 @@ class _ReadingThread(_Reader):
 
     def _collect(self) -> None:
         deadline = monotonic() + _PATIENCE
-        while self._read < self._goal:
+        while self.read < self._goal:
             self._buffer.append(next(self._iterator))
-            self._read += 1
+            self.read += 1
             if len(self._buffer) == 1:
                 deadline = monotonic() + _PATIENCE
                 call_soon(self._loop, self._arm)
@@ -625,15 +690,30 @@ class _ReadingTask(_Reader):
 
     async def _collect(self) -> None:
         deadline = monotonic() + _PATIENCE
-        while self._read < self._goal:
+        while self.read < self._goal:
             job = await anext(self._iterator)
             self._buffer.append(job)
-            self._read += 1
+            self.read += 1
             if len(self._buffer) == 1:
                 deadline = monotonic() + _PATIENCE
                 self._arm()
             elif monotonic() > deadline:
                 return
+
+
+def _hint_of(iterator: Iterator[Any]) -> int | None:
+    """How many items an iterator says it has left, or None."""
+    with suppress(Exception):  # its class may raise anything
+        hint = length_hint(iterator, -1)
+        return None if hint < 0 else hint
+    return None
+
+
+def _size_of(wire: Wire) -> int:
+    """Bytes of a payload, unless it is plain."""
+    if type(wire) is bytes:
+        return len(wire)
+    return size_of(wire) if type(wire) is Encoded else 0
 
 
 def _are_atoms(values: Iterable[Any]) -> bool:

@@ -19,7 +19,8 @@ from okanjo_conductor._core.records import JobRetried, JobsDone
 from okanjo_conductor._delivery import size_of
 from okanjo_conductor._plain import Plain, fresh
 from okanjo_conductor._types import JobState
-from okanjo_conductor.errors import DuplicateKeyError, MachineCrashError
+from okanjo_conductor._wire.messages import Jobs
+from okanjo_conductor.errors import DuplicateKeyError, JournalError, MachineCrashError
 from okanjo_conductor.journal._handouts import Notes
 from okanjo_conductor.journal._keys import text_of
 from okanjo_conductor.journal._writer import Writer
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from okanjo_conductor._core.records import Record
     from okanjo_conductor._io.conductor_link import ConductorLink
     from okanjo_conductor._io.loops import Loop
-    from okanjo_conductor._types import Attempt, Key
-    from okanjo_conductor.errors import JournalError
+    from okanjo_conductor._types import Attempt, Key, Report
+    from okanjo_conductor._wire.messages import LargeJob
     from okanjo_conductor.journal._store import Standing, Store
 
 MOST_SUSPICIONS = 3
@@ -74,6 +75,7 @@ class Journaling:
 
     Args:
         oldest_held: finds the first ordinal of a worker that has not ended, or None.
+        skip: counts jobs that are not executed.
         deliver: tells users of records that are committed.
         pause: told whether there is more to commit than there should be.
         fail: told when nothing can be committed any more.
@@ -86,6 +88,7 @@ class Journaling:
         links: dict[int, ConductorLink],
         *,
         oldest_held: Callable[[int], int | None],
+        skip: Callable[[int], None],
         deliver: Callable[[list[Record]], None],
         pause: Callable[[bool], None],
         fail: Callable[[JournalError], None],
@@ -94,6 +97,7 @@ class Journaling:
         self._store = plan.store
         self._links = links
         self._oldest_held = oldest_held
+        self._skip = skip
         self._deliver = deliver
         self._pause = pause
         self._fail = fail
@@ -124,8 +128,6 @@ class Journaling:
         self._marks: deque[tuple[int, Callable[[], None]]] = deque()
         """What may be done when so many lists are committed."""
         self._notes: dict[int, Notes] = {}
-        self.skipped = 0
-        """Jobs that were met and not accepted."""
         self.error: JournalError | None = None
 
     # At the intake
@@ -169,12 +171,12 @@ class Journaling:
             if self._plan.duplicates == "error":
                 raise DuplicateKeyError(key)
             if self._plan.duplicates == "skip":
-                self.skipped += 1
+                self._skip(1)
                 return
             key, text, standing = self._numbered(key, text)
         self._open.add(text)
         if standing is not None and standing.state in _FINAL and not self._plan.reruns(standing):
-            self.skipped += 1
+            self._skip(1)
             met.append(text)
             return
         if standing is not None and standing.suspicion >= MOST_SUSPICIONS:
@@ -316,10 +318,15 @@ class Journaling:
         with suppress(FileNotFoundError):
             os.unlink(self.page_path(worker_id))  # noqa: PTH108 - as everywhere in the path of a run
 
-    def conclude(self, report: Report) -> None:
-        """Write down how the run went, and let go of the journal."""
-        report.skipped, report.recovered = self.skipped, self._plan.recovered
-        if self.error is None:
+    def conclude(self, report: Report, *, is_broken: bool) -> None:
+        """Write down how the run went, and let go of the journal.
+
+        Args:
+            is_broken: whether the run could not do its own work; what it knew of outcomes is left
+                for the next one to find.
+        """
+        report.recovered = self._plan.recovered
+        if self.error is None and not is_broken:
             is_over = not (report.stopped or report.unstarted)
             self._store.end("done" if is_over else "stopped", report.as_dict())
         self._store.close()

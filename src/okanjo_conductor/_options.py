@@ -213,6 +213,16 @@ def checked_seconds(name: str, seconds: Any) -> float | None:
     return float(seconds)
 
 
+def checked_progress(progress: Any) -> bool | float:
+    """Accept whether progress is shown, or the seconds between lines of it."""
+    if isinstance(progress, bool):
+        return progress
+    if not (_is_number(progress) and progress > 0):
+        message = f"progress={progress!r}: True, False, or seconds between lines, more than 0"
+        raise ConfigurationError(message)
+    return float(progress)
+
+
 def checked_timeout(timeout: Any) -> Any:
     """Accept a time limit for all jobs, or a function that gives each its own."""
     return timeout if callable(timeout) else checked_seconds("job_timeout", timeout)

@@ -20,18 +20,15 @@ if TYPE_CHECKING:
 
     from okanjo_conductor._core.policy import Policy
     from okanjo_conductor._options import Keeping
-    from okanjo_conductor._types import Key
 
 
 def open_journal(
-    keeping: Keeping,
-    *,
-    worker: Any,
-    worker_options: Any,
-    job_key: Callable[[Any], Key] | None,
-    policy: Policy,
+    keeping: Keeping, program: tuple[Any, dict[str, Any], Any], policy: Policy
 ) -> JournalPlan:
     """Open a journal for a run, and note in it that the run begins.
+
+    Args:
+        program: the worker, its options, and the function that makes keys.
 
     Raises:
         JournalError: it cannot be used: see its subclasses.
@@ -39,7 +36,7 @@ def open_journal(
     reruns = _choice_of(keeping.rerun)
     store = Store(keeping.path, durability=keeping.durability)
     try:
-        fingerprint = Fingerprint.of(worker, worker_options, job_key, keeping.version)
+        fingerprint = Fingerprint.of(*program, keeping.version)
         store.check(fingerprint, accept_changed=keeping.accept_changed)
         recovered = recover(store, policy)
         store.begin()

@@ -30,7 +30,7 @@ from okanjo_conductor._types import Cause, JobProgress, Ordinal, WorkerId
 from okanjo_conductor._vitals import Vitals
 from okanjo_conductor._wire import byvalue, failures, pickling
 from okanjo_conductor._wire import messages as msg
-from okanjo_conductor._wire.codec import Encoded, decode
+from okanjo_conductor._wire.codec import Encoded, decode, size_of
 from okanjo_conductor.clusters.local import LocalCluster
 from okanjo_conductor.errors import (
     IntakeError,
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._io.launching import EarlyTemplate
     from okanjo_conductor._io.loops import Loop, Timer
     from okanjo_conductor._journaling import Journaling, JournalPlan
+    from okanjo_conductor._snapshot import Observer, Snapshot
     from okanjo_conductor._types import Attempt, JobId, Key, Report, StatsReport
     from okanjo_conductor._wire.messages import AnyMessage
     from okanjo_conductor.errors import JournalError, ProtocolError
@@ -114,9 +115,11 @@ class Run:
             self._loop, self, boot=boot, env=env, start_method=start_method, early=early
         )
         self._links: dict[int, ConductorLink] = {}
+        self._report = ReportBuilder()
         self._journal = None if journal is None else self._make_journaling(journal)
         self.intake = Intake(jobs_queue, job_key, job_timeout, self.post, self._loop, self._journal)
-        self._report = ReportBuilder()
+        self._observer: Observer | None = None
+        """Makes snapshots, once somebody has asked for one."""
         self._buffer = buffer
         self._buffer_limit = buffer_limit
         self._pauses: set[str] = set()
@@ -170,6 +173,7 @@ class Run:
             self._loop,
             self._links,
             oldest_held=self._state.oldest_held,
+            skip=self._report.jobs_skipped,
             deliver=self._deliver_committed,
             pause=lambda is_behind: self._set_pause("journal", is_behind=is_behind),
             fail=self._stop_for_journal,
@@ -237,11 +241,13 @@ class Run:
     def _conclude(self) -> None:
         if self._buffer is not None:
             self._buffer.end()
-        seconds, unstarted = self._loop.time() - self._began, self.intake.known()
-        self._made = report = self._report.build(seconds, unstarted, self.last_stats)
+        now, unstarted = self._loop.time(), self.intake.known()
+        self._made = report = self._report.build(
+            now - self._began, unstarted, self.last_stats, payloads=self.intake.payloads, now=now
+        )
         report.stopped = self._stopped
         if self._journal is not None:
-            self._journal.conclude(report)
+            self._journal.conclude(report, is_broken=self._broken is not None)
         self._owner._note_report(report)
         self.is_closed = True
         self._then()
@@ -272,6 +278,29 @@ class Run:
         """Let there be more workers, or fewer."""
         self._slots = slots
         self.post(ev.ResizeRequested(slots=slots))
+
+    def snapshot(self, length: int | None) -> Snapshot:
+        """Say how the run stands. Reads tables and cells only.
+
+        Args:
+            length: how many jobs the source has given and will give; None: it does not say.
+        """
+        if self._observer is None:
+            from okanjo_conductor._snapshot import Observer  # who does not ask does not pay
+
+            self._observer = Observer()
+        state, links = self._state, self._links
+        return self._observer.look(
+            now=self._loop.time(),
+            began=self._began,
+            phase=state.phase.name.lower(),
+            sights=state.survey({i: cells.last_started(link.cells) for i, link in links.items()}),
+            empty=state.empty_slots,
+            unfinished=state.unfinished,
+            unread=self.intake.unread(length),
+            pids=self._vitals.pids,
+            books=self._report,
+        )
 
     def kill_workers(self) -> None:
         """Send every worker SIGKILL."""
@@ -423,6 +452,7 @@ class Run:
 
     def _start_worker(self, command: do.StartWorker) -> None:
         worker_id = command.worker_id
+        self._report.clock.ordered(worker_id, self._loop.time())
         try:
             ours, theirs = links.make(
                 None if self._arena is None else self._arena.descriptor,
@@ -552,6 +582,7 @@ class Run:
             stderr = link.stderr
             del self._links[worker_id]
             self.posts.worker_gone(worker_id)
+        self._note_end_of(worker_id, claimed)
         self.lookups.forget_worker(worker_id)
         if code is None and signal is None and worker_id in self._farewells:
             code = 0  # its status went with the template that had forked it
@@ -572,6 +603,13 @@ class Run:
         if self._journal is not None:
             self._journal.note_exit(worker_id)
 
+    def _note_end_of(self, worker_id: int, claimed: Ordinal | None) -> None:
+        """Write down how long a worker has lived, and its last job with it."""
+        now, executing = self._loop.time(), 0.0
+        if claimed is not None and self._state.job_of(WorkerId(worker_id), claimed) is not None:
+            executing = now - self._vitals.executing_since(worker_id, claimed, now)
+        self._report.clock.gone(worker_id, now, executing)
+
     def on_garbage(self, worker_id: int, error: ProtocolError) -> None:
         """A worker's links carry garbage: end it, its outcomes cannot be believed."""
         self._last_words[worker_id] = f"something wrote into the worker's own descriptors: {error}"
@@ -591,6 +629,8 @@ class Run:
         for index, result in enumerate(results):
             kind = type(result)
             if kind is bytes:
+                if len(result) > self._report.values.floor:
+                    self._weigh(worker_id, ordinals[index], len(result))
                 value, error = self._decoded(worker_id, ordinals[index], Encoded(result, []))
                 if error is None:
                     values.append(value)
@@ -604,6 +644,12 @@ class Run:
             self._post_failed(worker_id, ordinals[index], nanoseconds[index], error)
             begin, values = index + 1, []
         self._post_done(worker_id, ordinals, nanoseconds, begin, values)
+
+    def _weigh(self, worker_id: int, ordinal: int, size: int) -> None:
+        """Note the bytes of a value."""
+        job = self._state.job_of(WorkerId(worker_id), Ordinal(ordinal))
+        if job is not None:
+            self._report.values.note(size, job.id, job.key)
 
     def _decoded(
         self, worker_id: int, ordinal: int, encoded: Encoded
@@ -671,6 +717,8 @@ class Run:
     def _on_ready(self, worker_id: int, message: msg.Ready) -> None:
         self._links[worker_id].note_urgent(message.urgent)
         self._vitals.worker_ready(worker_id, message.concurrency)
+        is_parallel = message.concurrency > 1
+        self._report.clock.set_up(worker_id, self._loop.time(), is_parallel=is_parallel)
         self.post(
             ev.WorkerReady(
                 worker_id=WorkerId(worker_id),
@@ -684,6 +732,7 @@ class Run:
             failure: bytes | Exception | None = bytes(message.value.blob)
             value = None
         else:
+            self._weigh(worker_id, message.ordinal, size_of(message.value))
             value, failure = self._decoded(worker_id, message.ordinal, message.value)
         if failure is None:
             self._post_done(worker_id, [message.ordinal], [message.nanoseconds], 0, [value])

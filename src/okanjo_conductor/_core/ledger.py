@@ -124,6 +124,11 @@ class Ledger:
         return any(self._counts.values())
 
     @property
+    def unfinished(self) -> int:
+        """How many jobs have been accepted and have no outcome."""
+        return self.queued + len(self._delayed) + len(self._aside) + sum(self._counts.values())
+
+    @property
     def aside(self) -> int:
         """How many suspects wait for a worker of their own."""
         return len(self._aside)
@@ -241,6 +246,18 @@ class Ledger:
             for run in runs[first:last]
             for ordinal in range(max(run.low, low), min(run.high, high + 1))
         }
+
+    def count_between(self, worker_id: WorkerId, low: int, high: int) -> int:
+        """Count what `held_between` would return."""
+        runs = self._held[worker_id]
+        return sum(max(0, min(run.high, high + 1) - max(run.low, low)) for run in runs)
+
+    def first_between(self, worker_id: WorkerId, low: int, high: int) -> Ordinal | None:
+        """The first ordinal that `held_between` would return."""
+        for run in self._held[worker_id]:
+            if (first := max(run.low, low)) <= min(run.high - 1, high):
+                return Ordinal(first)
+        return None
 
     def hand_out(self, worker_id: WorkerId, first: Ordinal, count: int) -> Jobs:
         """Move the first `count` queued jobs to a worker, as ordinals from `first`."""

@@ -41,6 +41,7 @@ from okanjo_conductor._core.policy import FailureBudget, Policy
 from okanjo_conductor._core.prefetch import MAX_BATCH
 from okanjo_conductor._core.retry import delay, final_state
 from okanjo_conductor._core.stats import StatsBook
+from okanjo_conductor._core.survey import Sight, survey
 from okanjo_conductor._plain import Frozen, fresh
 from okanjo_conductor._types import Attempt, Cause, JobState, Ordinal, Recycle, WorkerExit
 from okanjo_conductor.errors import (
@@ -51,10 +52,10 @@ from okanjo_conductor.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from okanjo_conductor._core.jobs import Job, Jobs
-    from okanjo_conductor._types import JobId, Key, WorkerId
+    from okanjo_conductor._types import JobId, Key, Slot, WorkerId
 
 LEAVE_GRACE = 30.0
 """Seconds that a worker may take for its teardown when the run is over."""
@@ -163,6 +164,25 @@ class ConductorState:
     def job_of(self, worker_id: WorkerId, ordinal: Ordinal) -> Job | None:
         """Return a job that a worker holds, or None if it holds no such job."""
         return self._ledger.peek(worker_id, ordinal)
+
+    @property
+    def phase(self) -> Phase:
+        """Where the run stands."""
+        return self._phase
+
+    @property
+    def unfinished(self) -> int:
+        """How many jobs have been accepted and have no outcome."""
+        return self._ledger.unfinished
+
+    @property
+    def empty_slots(self) -> list[Slot]:
+        """The slots without a worker."""
+        return [slot.number for slot in self._fleet.slots if not slot.living]
+
+    def survey(self, claims: Mapping[int, Ordinal | None]) -> list[Sight]:
+        """See what every live worker is doing, given the last ordinal that each has started."""
+        return list(survey(self._fleet, self._ledger, claims))
 
     def next_deadline(self) -> float | None:
         """When `TimePassed` is due if nothing else happens before, or None."""

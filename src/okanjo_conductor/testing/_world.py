@@ -568,7 +568,7 @@ class World:
         is_alone = len(jobs) == 1 or self.suspects.isdisjoint(job.id for job in jobs)
         require(is_alone, "suspects are executed alone", command, jobs)
         if self.loners:
-            jobs = [job for job in command.jobs]
+            jobs = list(command.jobs)
             for other in self.workers.values():
                 jobs += [job for o, job in other.handed.items() if other.force.goes_on(o)]
             is_alone = len(jobs) == 1 or self.loners.isdisjoint(job.id for job in jobs)
