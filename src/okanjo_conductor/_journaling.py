@@ -144,7 +144,7 @@ class Journaling:
             DuplicateKeyError: two jobs have the same key, and duplicates are errors.
             JournalError: a key is none that a journal can hold, or it cannot be read.
         """
-        texts = texts_of(keys)
+        texts = texts_of(keys, is_strict=True)
         self._total += len(texts)
         self._writer.note_total(self._total)
         known = self._store.standing(texts)
