@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._snapshot import Observer, Snapshot
     from okanjo_conductor._types import Attempt, JobId, Key, Report, StatsReport
     from okanjo_conductor._wire.messages import AnyMessage
-    from okanjo_conductor.errors import JournalError, ProtocolError
+    from okanjo_conductor.errors import ConductorError, ProtocolError
 
 _TICK = 0.02
 """Seconds after which outcomes that no frame announced are looked for."""
@@ -394,7 +394,7 @@ class Run:
         """Whether somebody is at work, or still to be told of outcomes, who may add jobs."""
         return self.posts.is_at_work or (self._journal is not None and self._journal.is_at_work)
 
-    def _stop_for_journal(self, error: JournalError) -> None:
+    def _stop_for_journal(self, error: ConductorError) -> None:
         self._broken = self._broken or error
         if not self._is_over:
             self.post(ev.AbortRequested(why=str(error)))
