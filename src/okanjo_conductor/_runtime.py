@@ -29,8 +29,9 @@ from okanjo_conductor._io import assignment, cells
 from okanjo_conductor._io.cells import CLAIM, HIGH, LOW
 from okanjo_conductor._io.leaving import leave_fork, leave_process
 from okanjo_conductor._logs import log
+from okanjo_conductor._outputs import Outputs
 from okanjo_conductor._talk import ConductorGone, Talk
-from okanjo_conductor._types import LATER, Attempt, Cause, JobInfo, Key
+from okanjo_conductor._types import LATER, OUTPUTS, Attempt, Cause, JobInfo, Key
 from okanjo_conductor._wire import failures, pickling, records
 from okanjo_conductor._wire.byvalue import encode_by_value, reducers
 from okanjo_conductor._wire.codec import ATOMS, Encoded, decode_payload, encode
@@ -99,6 +100,17 @@ def current_job() -> JobInfo | None:
     None between jobs, and in any process that is no worker. In a `ConductorWorker` it is `job`.
     """
     return _started.job_at_hand() if _started else None
+
+
+def _path_for_output(job: JobInfo, name: str) -> str | None:
+    """Find where a job writes a file; None: it is not at hand."""
+    here = _started and _started.job_at_hand()
+    if not (_started and here) or (here.key, here.attempt) != (job.key, job.attempt):
+        return None
+    return _started.outputs(job).path(name)
+
+
+OUTPUTS[:] = [_path_for_output]
 
 
 def current_worker() -> Basis:
@@ -195,6 +207,8 @@ class Runtime:
         """When the job at hand was started; between jobs, when the last one ended."""
         self._declined: tuple[int, int] | None = None
         """A run of ordinals skipped and not yet reported."""
+        self._outputs: dict[int, Outputs] = {}
+        """By ordinal, files of jobs in execution that make some."""
         self._overdue = 0
         """The ordinal that is to be interrupted as soon as it can be."""
         self._adding = threading.Lock()
@@ -273,7 +287,7 @@ class Runtime:
     def _run_batch(self, batch: Batch) -> None:
         """Execute the jobs of a batch. The hot path of the package: well under a µs per job."""
         clock, atoms, process_job = perf_counter_ns, ATOMS, self.worker.process_job
-        wires = batch.wires
+        wires, outputs = batch.wires, self._outputs
         self._batch = batch
         batch.claimed = self._claim_each(batch)
         self._started = clock()
@@ -287,7 +301,8 @@ class Runtime:
                     continue  # get_next_job has published everything
                 if self._completion is not None or value is LATER:
                     value = self._completed(value)
-                item: Item = value if type(value) is int else self._done_item(value)
+                is_bare = type(value) is int and not outputs
+                item: Item = value if is_bare else self._done_item(value)
             except BaseException as error:
                 item = self._failure_item(error)
             self._publish(item)
@@ -410,6 +425,10 @@ class Runtime:
         batch, index = self._batch, self._index
         return None if batch is None or index < 0 else self._info(batch, index)
 
+    def outputs(self, job: JobInfo) -> Outputs:
+        """Return the files of the job at hand."""
+        return self._outputs.setdefault(self._ordinal(), Outputs(job.key))
+
     @staticmethod
     def _info(batch: Batch, index: int) -> JobInfo:
         history = batch.histories.get(index, [])
@@ -417,6 +436,8 @@ class Runtime:
 
     def _done_item(self, value: Any) -> Item:
         item = records.atom(value) if type(value) in ATOMS else self._value_item(value)
+        if self._outputs and (outputs := self._outputs.pop(self._ordinal(), None)):
+            outputs.keep()
         self._count_done()
         return item
 
@@ -453,6 +474,8 @@ class Runtime:
             raise error
         if self._link.is_abandoned:
             leave_fork(error)
+        if self._outputs and (outputs := self._outputs.pop(self._ordinal(), None)):
+            outputs.drop()
         self._emit("error", error)
         packed = failures.pack(failures.take_apart(error))
         item = records.failure(packed)
