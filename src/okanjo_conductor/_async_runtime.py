@@ -307,7 +307,8 @@ class AsyncRuntime(Runtime):
                 value = await value
             if value is LATER:
                 _refuse("LATER")
-            item: Item = value if type(value) is int else self._done_item(value)
+            is_bare = type(value) is int and not self._outputs
+            item: Item = value if is_bare else self._done_item(value)
         except BaseException as error:
             self._fail(attempt, error)
         else:
