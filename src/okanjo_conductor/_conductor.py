@@ -84,7 +84,8 @@ class Conductor(EventEmitter):
         concurrency: how many jobs are in flight at a time in each worker, if that is an ``async
             def`` function or an `AsyncConductorWorker`; default: 100, or what the class says.
         start_method: ``"fork"`` from a clean template process, or ``"spawn"`` each worker afresh.
-        job_key: what identifies a job, as a function of it; default: its number, from 0.
+        job_key: what identifies a job, as a function of it; default: the ``key`` of `jobs_queue`
+            where that has one (see `okanjo_conductor.sources`), else the job's number, from 0.
         retry: how often a job may be executed again after a bad end.
         job_timeout: seconds that an attempt may take, or a function of the job that gives them or
             None; the clock starts when the job does. Then the worker's stack is taken and the

@@ -51,6 +51,9 @@ class JobsQueue(Collection[Any]):
         self._async_iterator: AsyncIterator[Any] | None = None
         self._appended: deque[Any] = deque()
         self._on_append: Callable[[], None] | None = None
+        key = getattr(source, "key", None)
+        self._key: Callable[[Any], Key] | None = key if callable(key) else None
+        """What identifies a job, as its source has it; see `okanjo_conductor.sources`."""
         if isinstance(source, list | tuple | range):
             self._sequence = source
         elif isinstance(source, AsyncIterable):
@@ -125,7 +128,7 @@ class Intake:
         loop: Loop,
     ) -> None:
         self._queue = queue
-        self._job_key = job_key
+        self._job_key = job_key or queue._key
         self._job_timeout = job_timeout
         self._post = post
         self._loop = loop

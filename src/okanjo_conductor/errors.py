@@ -9,6 +9,7 @@
     │   └── TableKeyError (TypeError)       caller: no key of a lookup table
     ├── WorkerGoneError                     caller: the worker addressed has ended
     ├── IntakeError                         the caller's job generator raised
+    ├── SourceError (ValueError)            a file of jobs cannot be read: which, and where in it
     ├── WorkerStartError                    the worker's import, construction or setup failed
     ├── RequestError                        the other side could not answer a request
     │   └── UnknownCommandError             nobody handles that command
@@ -52,6 +53,7 @@ __all__ = [
     "RemoteTraceback",
     "RequestError",
     "SerialisationError",
+    "SourceError",
     "TableError",
     "TableKeyError",
     "TooManyFailuresError",
@@ -144,6 +146,31 @@ class IntakeError(ConductorError):
 
     The jobs read before it have all been carried out.
     """
+
+
+class SourceError(ConductorError, ValueError):
+    """A source of jobs cannot be read.
+
+    Attributes:
+        path: the file or URL.
+        why: what is wrong there.
+        line: its number, from 1, or None.
+        column: the place in that line, or the number of the cell, from 1, or None.
+    """
+
+    def __init__(
+        self, path: str, why: str, line: int | None = None, column: int | None = None
+    ) -> None:
+        super().__init__(path, why, line, column)
+        self.path = path
+        self.why = why
+        self.line = line
+        self.column = column
+
+    def __str__(self) -> str:
+        line = "" if self.line is None else f", line {self.line}"
+        column = "" if self.column is None else f", column {self.column}"
+        return f"{self.path}{line}{column}: {self.why}"
 
 
 class WorkerStartError(ConductorError):
