@@ -18,7 +18,7 @@ class Source:
     """An iterable of payloads, which can be read again from its beginning.
 
     Args:
-        path: a file, or a URL that fsspec knows.
+        path: a file, a URL that fsspec knows, or ``"-"`` for standard input.
         key: what identifies a job: the name of a field, or a function of the payload. None: the
             conductor finds out by itself.
     """

@@ -10,6 +10,7 @@ from okanjo_conductor.errors import ConfigurationError, SourceError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+STDIN = "-"
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
 
@@ -48,6 +49,8 @@ def open_binary(path: str) -> IO[bytes]:
 
 def _opened(path: str) -> Any:
     try:
+        if path == STDIN:  # not `sys.stdin`, which Python closes at its end, whoever waits in it
+            return open(0, "rb", closefd=False)
         if is_url(path):
             return _fsspec().open(path, "rb").open()
         return open(path, "rb")

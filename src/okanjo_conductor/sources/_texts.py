@@ -18,7 +18,7 @@ from okanjo_conductor.sources import _opening as opening
 from okanjo_conductor.sources._base import KeyOf, Source, missing_field
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 _BOM = b"\xef\xbb\xbf"
 _SAMPLE = 1 << 20
@@ -34,7 +34,11 @@ class _TextFile(Source):
 
     def __length_hint__(self) -> int:
         """Guess the number of jobs: lines, counted or extrapolated; 0 where that is not cheap."""
-        if opening.is_url(self.path) or opening.is_compressed(self.path):
+        if (
+            self.path == opening.STDIN
+            or opening.is_url(self.path)
+            or opening.is_compressed(self.path)
+        ):
             return 0
         try:
             return max(0, _count_lines(self.path) - self._header_lines)
@@ -172,14 +176,6 @@ class Csv(_TextFile):
             why = f"{len(cells)} cells, where there are {len(fields)} columns"
             raise SourceError(self.path, why, line, min(len(cells), len(fields)) + 1)
         return dict(zip(fields, cells, strict=True))
-
-
-def texts_as_rows(lines: Iterable[str], name: str) -> Iterator[Any]:
-    """Parse lines that come from elsewhere, such as a pipe, as `JsonLines` does."""
-    parse = JsonLines(name)._parsed
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            yield parse(number, line)
 
 
 def _count_lines(path: str) -> int:
