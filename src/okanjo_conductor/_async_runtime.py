@@ -23,7 +23,7 @@ from contextvars import ContextVar, copy_context
 from time import perf_counter_ns
 
 from okanjo_conductor._async_talk import AsyncTalk
-from okanjo_conductor._io.cells import CLAIM, HIGH, LOW, RUNNING
+from okanjo_conductor._io.cells import CLAIM, HIGH, LOW, PARALLEL, RUNNING
 from okanjo_conductor._io.leaving import leave_fork, leave_process
 from okanjo_conductor._io.loops import new_asyncio_loop
 from okanjo_conductor._logs import log
@@ -133,6 +133,7 @@ class AsyncRuntime(Runtime):
         os.set_blocking(link.fileno(), True)  # uvloop has ended that; who sends waits for room
         self._await(worker.setup)
         worker.start_monitoring()
+        link.cells[PARALLEL] = self._concurrency
         link.send(Ready([], self._concurrency, can_cancel=True))
         self._work()
         self._await(worker.teardown)
@@ -299,6 +300,9 @@ class AsyncRuntime(Runtime):
                 self._loop.call_soon(self._ring_soon)
         except BaseException as error:
             self._break(error)
+
+    def _wait_until_kept(self) -> None:
+        """Go on: there are other jobs in flight."""
 
     def _ring_soon(self) -> None:
         """Tell of the outcomes of a turn of the loop together."""

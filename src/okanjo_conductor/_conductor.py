@@ -24,12 +24,15 @@ from okanjo_conductor._io.launching import EarlyTemplate
 from okanjo_conductor._io.loggers import log
 from okanjo_conductor._options import (
     DEFAULT_TYPE,
+    Keeping,
     check_choices,
+    check_keeping,
     check_policy,
     checked_concurrency,
     checked_env,
     checked_limit,
     checked_lookups,
+    checked_progress,
     checked_seconds,
     checked_timeout,
     encoded_options,
@@ -56,11 +59,15 @@ if TYPE_CHECKING:
     from okanjo_conductor._intake import JobsQueue
     from okanjo_conductor._io.light_loop import LightLoop
     from okanjo_conductor._io.loops import Loop
+    from okanjo_conductor._journaling import JournalPlan
     from okanjo_conductor._outcomes import Outcomes
     from okanjo_conductor._posts import Handler, WorkerReply
+    from okanjo_conductor._progress.view import View
     from okanjo_conductor._run import Run
+    from okanjo_conductor._snapshot import Snapshot
     from okanjo_conductor._types import Key, Message, Report, StatsReport
     from okanjo_conductor._wire.codec import Encoded
+    from okanjo_conductor.journal import JournalEntry
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -108,6 +115,22 @@ class Conductor(EventEmitter):
             before SIGKILL.
         buffer: outcomes that may wait for a consumer of `outcomes` before no further job is read;
             default: a few batches.
+        journal: path of a file that makes the run survive the death of this process: every outcome
+            is in it before it is seen, and the same program, started again, goes on.
+        duplicates: of jobs with the same key, in a run with a journal: ``"error"`` ends the run,
+            ``"skip"`` executes the first only, ``"number"`` executes all, as ``key#2`` and so on.
+        rerun: which of the jobs that have their outcome from an earlier run are executed again:
+            ``"failed"``, keys, or a function of a `JournalEntry`; default: none. Jobs that were
+            cancelled, or never ended, are executed in any case.
+        version: of your code, for the journal: a run with another one is not resumed.
+        accept_changed: resume also where the worker, its options or `version` have changed.
+        durability: ``"full"``: what is in the journal survives a power cut, too.
+        sink: where values are written to, one or several of `okanjo_conductor.sinks`, or a
+            function of an `Outcome`; with a journal each exactly once, however often a run dies.
+        progress: whether to show on standard error how the run stands: on a terminal as a live
+            view with a line per worker (where ``rich`` is installed, extra ``cli``), or as a bar
+            (``tqdm``, extra ``progress``, also in notebooks), elsewhere as a line now and then. A
+            number: seconds between such lines.
 
     Raises:
         ConfigurationError: an option makes no sense.
@@ -145,9 +168,19 @@ class Conductor(EventEmitter):
         max_failures: float | None = None,
         abort_grace: float = 1.0,
         buffer: int | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        duplicates: str = "error",
+        rerun: str | Iterable[Key] | Callable[[JournalEntry], bool] | None = None,
+        version: str | None = None,
+        accept_changed: bool = False,
+        durability: str = "normal",
+        sink: Any = None,
+        progress: bool | float = False,
     ) -> None:
         super().__init__()
         self._target = find_target(worker, worker_type)
+        self._program = worker, dict(worker_options or {}), job_key
+        """What the outcomes depend on."""
         self._worker_type = worker_type
         self._worker_limit = checked_limit(worker_limit)
         self._worker_env = checked_env(worker_env or {})
@@ -173,6 +206,17 @@ class Conductor(EventEmitter):
         )
         check_policy(self._policy)
         self._buffer_limit = buffer
+        self._keeping = Keeping(
+            path=journal,
+            duplicates=duplicates,
+            rerun=rerun,
+            version=version,
+            accept_changed=accept_changed,
+            durability=durability,
+            sink=sink,
+        )
+        check_keeping(self._keeping)
+        self._progress = checked_progress(progress)
         self.logging = logging
         self.lookups = {} if lookups is None else checked_lookups(lookups)
         self.jobs_queue = jobs_queue
@@ -401,6 +445,25 @@ class Conductor(EventEmitter):
                 "the job when the run goes on"
             )
             raise ConductorStateError(message)
+
+    def snapshot(self) -> Snapshot:
+        """Say how the run stands: counts, rate, time left, what each worker does.
+
+        From any thread, at any time; it waits until the thread of the run takes a breath. It costs
+        that thread about as much as handing out a few jobs, and nothing when nobody asks. Before
+        the run it is empty; afterwards it tells the end.
+        """
+        from okanjo_conductor import _snapshot as snapshots
+
+        run = self._run
+        if run is not None:
+            length = self._jobs_queue._length()
+            with suppress(_RunIsOverError):
+                taken: Snapshot = self._call(run.snapshot, length)
+                return snapshots.with_memory(taken)
+        if self._report is not None:
+            return snapshots.of_report(self._report)
+        return snapshots.of_nothing()
 
     # Messages
 
@@ -654,6 +717,7 @@ class Conductor(EventEmitter):
         self._has_started = self._is_processing = True
         self._loop = loop
         self._thread = threading.get_ident()
+        view = self._open_view()
         try:
             yield
         finally:
@@ -661,15 +725,27 @@ class Conductor(EventEmitter):
             for call in tuple(self._calls):
                 call.cancel()
             self._is_processing = False
+            if view is not None:
+                view.close(self._report)
             self._emit("end")
+
+    def _open_view(self) -> View | None:
+        if self._progress is False:
+            return None
+        from okanjo_conductor._progress.view import View
+
+        return View(self.snapshot, None if self._progress is True else self._progress)
 
     def _make_run(self, loop: Loop, buffer: OutcomeBuffer | None) -> Run:
         boot = Boot(self._target, list(sys.path), list(sys.argv))
         env = self._environment()
         early = self._launch_template(boot, env)  # it boots while this process loads the rest
+        plan = None
         try:
             from okanjo_conductor._run import Run
 
+            if self._keeping.path is not None:
+                plan = self._open_journal()
             return Run(
                 self,
                 loop,
@@ -687,11 +763,19 @@ class Conductor(EventEmitter):
                 buffer=buffer,
                 buffer_limit=self._buffer_limit,
                 sticky=self._sticky,
+                journal=plan,
             )
         except BaseException:
+            if plan is not None:
+                plan.store.close()
             if early is not None:
                 early.abandon()
             raise
+
+    def _open_journal(self) -> JournalPlan:
+        from okanjo_conductor import _resuming as resuming  # only for those who have a journal
+
+        return resuming.open_journal(self._keeping, self._program, self._policy)
 
     def _launch_template(self, boot: Boot, env: dict[str, str]) -> EarlyTemplate | None:
         if self._start_method == "spawn" or self._target.script is not None:

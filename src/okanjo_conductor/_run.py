@@ -9,15 +9,18 @@ from __future__ import annotations
 import signal
 import sys
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from okanjo_conductor import _posts as posts
 from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
+from okanjo_conductor._core.endings import cause_of
+from okanjo_conductor._core.outcomes import outcomes_of
 from okanjo_conductor._core.prefetch import MAX_BATCH
 from okanjo_conductor._core.records import JobFailed, JobsDone
 from okanjo_conductor._core.state import ConductorState
-from okanjo_conductor._delivery import ReportBuilder, outcomes_of
+from okanjo_conductor._delivery import ReportBuilder
 from okanjo_conductor._intake import Intake
 from okanjo_conductor._io import bootstrap, cells, links, loggers
 from okanjo_conductor._io.conductor_link import ConductorLink
@@ -27,11 +30,10 @@ from okanjo_conductor._types import Cause, JobProgress, Ordinal, WorkerId
 from okanjo_conductor._vitals import Vitals
 from okanjo_conductor._wire import byvalue, failures, pickling
 from okanjo_conductor._wire import messages as msg
-from okanjo_conductor._wire.codec import Encoded, decode
+from okanjo_conductor._wire.codec import Encoded, decode, size_of
 from okanjo_conductor.clusters.local import LocalCluster
 from okanjo_conductor.errors import (
     IntakeError,
-    JobCancelledError,
     JobTimeoutError,
     SerialisationError,
     TooManyFailuresError,
@@ -48,9 +50,11 @@ if TYPE_CHECKING:
     from okanjo_conductor._intake import JobsQueue
     from okanjo_conductor._io.launching import EarlyTemplate
     from okanjo_conductor._io.loops import Loop, Timer
+    from okanjo_conductor._journaling import Journaling, JournalPlan
+    from okanjo_conductor._snapshot import Observer, Snapshot
     from okanjo_conductor._types import Attempt, JobId, Key, Report, StatsReport
     from okanjo_conductor._wire.messages import AnyMessage
-    from okanjo_conductor.errors import ProtocolError
+    from okanjo_conductor.errors import JournalError, ProtocolError
 
 _TICK = 0.02
 """Seconds after which outcomes that no frame announced are looked for."""
@@ -98,6 +102,7 @@ class Run:
         buffer: OutcomeBuffer | None,
         buffer_limit: int | None,
         sticky: list[tuple[str, Encoded]],
+        journal: JournalPlan | None = None,
     ) -> None:
         self._owner = owner
         self._loop = loop
@@ -109,15 +114,20 @@ class Run:
         self._cluster = LocalCluster(
             self._loop, self, boot=boot, env=env, start_method=start_method, early=early
         )
-        self.intake = Intake(jobs_queue, job_key, job_timeout, self.post, self._loop)
+        self._links: dict[int, ConductorLink] = {}
         self._report = ReportBuilder()
+        self._journal = None if journal is None else self._make_journaling(journal)
+        self.intake = Intake(jobs_queue, job_key, job_timeout, self.post, self._loop, self._journal)
+        self._observer: Observer | None = None
+        """Makes snapshots, once somebody has asked for one."""
         self._buffer = buffer
         self._buffer_limit = buffer_limit
-        self._links: dict[int, ConductorLink] = {}
+        self._pauses: set[str] = set()
+        """Who is behind: the consumer, or the journal."""
         self._arena = arrays.place(owner.lookups)
         self.lookups = Desk(owner, self._loop, self._links, self._arena)
         self.posts = Posts(owner, self._loop, self._links, sticky, self.intake.go_on)
-        self.intake.is_expecting = lambda: self.posts.is_at_work
+        self.intake.is_expecting = self._may_bring_jobs
         self._added: dict[JobId, int] = {}
         """By unfinished job, how many jobs it has added: once, however often it is executed."""
         self._vitals = Vitals(
@@ -154,6 +164,20 @@ class Run:
         """Why the run ended before its jobs did."""
         self._is_over_budget = False
         self.last_stats: dict[str, Any] = {}
+
+    def _make_journaling(self, plan: JournalPlan) -> Journaling:
+        from okanjo_conductor._journaling import Journaling  # only for those who have a journal
+
+        return Journaling(
+            plan,
+            self._loop,
+            self._links,
+            oldest_held=self._state.oldest_held,
+            skip=self._report.jobs_skipped,
+            deliver=self._deliver_committed,
+            pause=lambda is_behind: self._set_pause("journal", is_behind=is_behind),
+            fail=self._stop_for_journal,
+        )
 
     # Life
 
@@ -206,14 +230,24 @@ class Run:
             self._end()
         except Exception as error:
             self._broken = self._broken or error
-        self.posts.close(lambda: self.intake.close(lambda: self._cluster.close(self._conclude)))
+        self.posts.close(lambda: self.intake.close(lambda: self._cluster.close(self._commit_rest)))
+
+    def _commit_rest(self) -> None:
+        if self._journal is None:
+            self._conclude()
+        else:
+            self._journal.close(self._conclude)
 
     def _conclude(self) -> None:
         if self._buffer is not None:
             self._buffer.end()
-        seconds, unstarted = self._loop.time() - self._began, self.intake.known()
-        self._made = report = self._report.build(seconds, unstarted, self.last_stats)
+        now, unstarted = self._loop.time(), self.intake.known()
+        self._made = report = self._report.build(
+            now - self._began, unstarted, self.last_stats, payloads=self.intake.payloads, now=now
+        )
         report.stopped = self._stopped
+        if self._journal is not None:
+            self._journal.conclude(report, is_broken=self._broken is not None)
         self._owner._note_report(report)
         self.is_closed = True
         self._then()
@@ -245,6 +279,29 @@ class Run:
         self._slots = slots
         self.post(ev.ResizeRequested(slots=slots))
 
+    def snapshot(self, length: int | None) -> Snapshot:
+        """Say how the run stands. Reads tables and cells only.
+
+        Args:
+            length: how many jobs the source has given and will give; None: it does not say.
+        """
+        if self._observer is None:
+            from okanjo_conductor._snapshot import Observer  # who does not ask does not pay
+
+            self._observer = Observer()
+        state, links = self._state, self._links
+        return self._observer.look(
+            now=self._loop.time(),
+            began=self._began,
+            phase=state.phase.name.lower(),
+            sights=state.survey({i: cells.last_started(link.cells) for i, link in links.items()}),
+            empty=state.empty_slots,
+            unfinished=state.unfinished,
+            unread=self.intake.unread(length),
+            pids=self._vitals.pids,
+            books=self._report,
+        )
+
     def kill_workers(self) -> None:
         """Send every worker SIGKILL."""
         for worker_id in tuple(self._links):
@@ -257,14 +314,16 @@ class Run:
         if self._to_add:
             self._accept_added()  # ahead of the outcome of the job that has added them
         self._events.append(event)
-        if self._is_handling:
-            return
+        if not self._is_handling:
+            self._take_steps()
+
+    def _take_steps(self) -> None:
         self._is_handling = True
         try:
             while self._events and not self._is_over:
                 step = self._state.handle(self._events.popleft(), self._loop.time())
                 if step.records:
-                    self._deliver(step.records)
+                    self._pass_on(step.records)
                 for command in step.commands:
                     _CARRY_OUT[type(command)](self, command)
         except Exception as error:
@@ -272,6 +331,8 @@ class Run:
             self.give_up()
         finally:
             self._is_handling = False
+        if self._journal is not None:
+            self._journal.mark()
         self._set_timer()
 
     def interrupt(self, why: str) -> None:
@@ -313,10 +374,33 @@ class Run:
 
     # Records
 
-    def _deliver(self, records: list[Record]) -> None:
-        owner = self._owner
+    def _pass_on(self, records: list[Record]) -> None:
+        """Deliver records, or have them committed before."""
         if self._added:
             self._forget_added(records)
+        if self._journal is None:
+            self._deliver(records)
+        else:
+            self._journal.write(records)
+
+    def _deliver_committed(self, records: list[Record]) -> None:
+        """Deliver records that were passed on before."""
+        self._deliver(records)
+        self.intake.go_on()
+        if not self._is_handling:
+            self._take_steps()
+
+    def _may_bring_jobs(self) -> bool:
+        """Whether somebody is at work, or still to be told of outcomes, who may add jobs."""
+        return self.posts.is_at_work or (self._journal is not None and self._journal.is_at_work)
+
+    def _stop_for_journal(self, error: JournalError) -> None:
+        self._broken = self._broken or error
+        if not self._is_over:
+            self.post(ev.AbortRequested(why=str(error)))
+
+    def _deliver(self, records: list[Record]) -> None:
+        owner = self._owner
         for record in records:
             self._report.add(record)
             if isinstance(record, JobsDone):
@@ -332,7 +416,7 @@ class Run:
                 )
                 owner._emit("job_retry", record.job.key, record.attempt)
         if self._buffer is not None and self._buffer.put(records):
-            self._events.append(ev.DeliveryPaused())
+            self._set_pause("consumer", is_behind=True)
         if self._state.is_dry and self.intake.known():
             self._events.append(ev.IntakeReopened())
 
@@ -345,7 +429,16 @@ class Run:
                 self._added.pop(record.job.id, None)
 
     def _resume_delivery(self) -> None:
-        call_soon(self._loop, self.post, ev.DeliveryResumed())
+        call_soon(self._loop, partial(self._set_pause, "consumer", is_behind=False))
+
+    def _set_pause(self, who: str, *, is_behind: bool) -> None:
+        """Let no job be read while anybody is behind with the outcomes."""
+        was_paused = bool(self._pauses)
+        (self._pauses.add if is_behind else self._pauses.discard)(who)
+        if bool(self._pauses) != was_paused:
+            self._events.append(ev.DeliveryResumed() if was_paused else ev.DeliveryPaused())
+            if not self._is_handling:
+                self._take_steps()
 
     def _set_buffer_limit(self, batch: int) -> None:
         if self._buffer is not None:
@@ -359,8 +452,12 @@ class Run:
 
     def _start_worker(self, command: do.StartWorker) -> None:
         worker_id = command.worker_id
+        self._report.clock.ordered(worker_id, self._loop.time())
         try:
-            ours, theirs = links.make(None if self._arena is None else self._arena.descriptor)
+            ours, theirs = links.make(
+                None if self._arena is None else self._arena.descriptor,
+                None if self._journal is None else self._journal.page_path(worker_id),
+            )
         except OSError as error:
             detail = (
                 f"its links could not be made: {error}. Raise the limits on open files (ulimit -n) "
@@ -368,7 +465,9 @@ class Run:
             )
             self._loop.call_soon(self.on_worker_exited, worker_id, None, None, detail)
             return
-        self._links[worker_id] = ConductorLink(worker_id, ours, self._loop, self)
+        self._links[worker_id] = ConductorLink(
+            worker_id, ours, self._loop, self, keeps_outcomes=self._journal is not None
+        )
         self.posts.worker_added(worker_id)
         order = bootstrap.Start(
             worker_id,
@@ -392,6 +491,8 @@ class Run:
             link.send(self._definitions[link.definitions_sent])
             link.definitions_sent += 1
         for message in _job_messages(command):
+            if self._journal is not None:
+                self._journal.note_hand_out(command.worker_id, message)
             link.send(message)
 
     def _recall(self, command: do.RecallJobs) -> None:
@@ -481,6 +582,7 @@ class Run:
             stderr = link.stderr
             del self._links[worker_id]
             self.posts.worker_gone(worker_id)
+        self._note_end_of(worker_id, claimed)
         self.lookups.forget_worker(worker_id)
         if code is None and signal is None and worker_id in self._farewells:
             code = 0  # its status went with the template that had forked it
@@ -498,6 +600,15 @@ class Run:
                 is_oom=self._vitals.worker_gone(worker_id, signal),
             )
         )
+        if self._journal is not None:
+            self._journal.note_exit(worker_id)
+
+    def _note_end_of(self, worker_id: int, claimed: Ordinal | None) -> None:
+        """Write down how long a worker has lived, and its last job with it."""
+        now, executing = self._loop.time(), 0.0
+        if claimed is not None and self._state.job_of(WorkerId(worker_id), claimed) is not None:
+            executing = now - self._vitals.executing_since(worker_id, claimed, now)
+        self._report.clock.gone(worker_id, now, executing)
 
     def on_garbage(self, worker_id: int, error: ProtocolError) -> None:
         """A worker's links carry garbage: end it, its outcomes cannot be believed."""
@@ -508,6 +619,8 @@ class Run:
         self, worker_id: int, ordinals: list[int], nanoseconds: list[int], results: list[Any]
     ) -> None:
         """A worker has written outcome records: pass on runs of done jobs, failures singly."""
+        if self._journal is not None:
+            self._journal.note_outcomes(worker_id)
         if _NEEDS_A_LOOK.isdisjoint(map(type, results)):
             self._post_done(worker_id, ordinals, nanoseconds, 0, results)
             return
@@ -516,6 +629,8 @@ class Run:
         for index, result in enumerate(results):
             kind = type(result)
             if kind is bytes:
+                if len(result) > self._report.values.floor:
+                    self._weigh(worker_id, ordinals[index], len(result))
                 value, error = self._decoded(worker_id, ordinals[index], Encoded(result, []))
                 if error is None:
                     values.append(value)
@@ -529,6 +644,12 @@ class Run:
             self._post_failed(worker_id, ordinals[index], nanoseconds[index], error)
             begin, values = index + 1, []
         self._post_done(worker_id, ordinals, nanoseconds, begin, values)
+
+    def _weigh(self, worker_id: int, ordinal: int, size: int) -> None:
+        """Note the bytes of a value."""
+        job = self._state.job_of(WorkerId(worker_id), Ordinal(ordinal))
+        if job is not None:
+            self._report.values.note(size, job.id, job.key)
 
     def _decoded(
         self, worker_id: int, ordinal: int, encoded: Encoded
@@ -578,7 +699,7 @@ class Run:
             ev.AttemptFailed(
                 worker_id=WorkerId(worker_id),
                 ordinal=Ordinal(ordinal),
-                cause=_cause_of(error),
+                cause=cause_of(error),
                 error=error,
                 place=place,
                 nanoseconds=nanoseconds,
@@ -596,6 +717,8 @@ class Run:
     def _on_ready(self, worker_id: int, message: msg.Ready) -> None:
         self._links[worker_id].note_urgent(message.urgent)
         self._vitals.worker_ready(worker_id, message.concurrency)
+        is_parallel = message.concurrency > 1
+        self._report.clock.set_up(worker_id, self._loop.time(), is_parallel=is_parallel)
         self.post(
             ev.WorkerReady(
                 worker_id=WorkerId(worker_id),
@@ -609,11 +732,14 @@ class Run:
             failure: bytes | Exception | None = bytes(message.value.blob)
             value = None
         else:
+            self._weigh(worker_id, message.ordinal, size_of(message.value))
             value, failure = self._decoded(worker_id, message.ordinal, message.value)
         if failure is None:
             self._post_done(worker_id, [message.ordinal], [message.nanoseconds], 0, [value])
         else:
             self._post_failed(worker_id, message.ordinal, message.nanoseconds, failure)
+        if self._journal is not None:
+            self._journal.note_large_outcome(worker_id)
 
     def _on_ask(self, worker_id: int, message: msg.Ask) -> None:
         self.posts.on_ask(worker_id, message)
@@ -735,14 +861,6 @@ def _job_messages(command: do.HandOut) -> list[msg.Jobs | msg.LargeJob]:
             made.append(msg.LargeJob(command.first + index, key, history, wires[index]))
         begin = index + 1
     return made
-
-
-def _cause_of(error: Exception) -> Cause:
-    if isinstance(error, SerialisationError):
-        return Cause.UNSERIALISABLE
-    if isinstance(error, JobCancelledError):
-        return Cause.PREEMPTED
-    return Cause.TIMEOUT if isinstance(error, JobTimeoutError) else Cause.ERROR
 
 
 def _bad_ends(history: tuple[Attempt, ...]) -> list[msg.BadEnd]:

@@ -22,7 +22,7 @@ import sys
 import threading
 from collections import deque
 from contextlib import suppress
-from time import perf_counter_ns
+from time import perf_counter_ns, sleep
 
 from okanjo_conductor import _logs
 from okanjo_conductor._io import assignment, cells
@@ -72,6 +72,8 @@ if TYPE_CHECKING:
     from okanjo_conductor._io.worker_link import WorkerLink
     from okanjo_conductor._wire.messages import BadEnd
 
+_UNTIL_KEPT = 0.0005
+"""Seconds between looks whether a large outcome is safe."""
 CRASH_CODE = 4
 """Exit code of `crash`, as in the Node module."""
 _BELL = 10_000_000
@@ -172,6 +174,8 @@ class Runtime:
         }
         self.talk = self._make_talk(handlers)
         self._largest_item = place.link.log.largest - records.HEAD_SIZE
+        self._sent_large = 0
+        """How many outcomes were too large for the log."""
         self._is_heard = False
         """Whether anybody has ever listened to ``job_done``."""
         self._batches: deque[Batch] = deque()
@@ -347,6 +351,14 @@ class Runtime:
         elif isinstance(item, bytes):
             item = records.atom_pickle(item)
         self._link.send(LargeOutcome(ordinal, nanoseconds, is_failure, item))
+        self._sent_large += 1
+        self._wait_until_kept()
+
+    def _wait_until_kept(self) -> None:
+        """Claim no other job while the conductor's death would lose the outcome of this one."""
+        page = self._link.cells
+        while 0 < page[cells.KEPT] <= self._sent_large:
+            sleep(_UNTIL_KEPT)
 
     def _completed(self, value: Any) -> Any:
         """Wait for `complete_job`; return its value, or raise its error."""

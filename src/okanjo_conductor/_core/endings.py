@@ -12,6 +12,7 @@ from okanjo_conductor.errors import (
     JobCancelledError,
     JobMemoryError,
     JobTimeoutError,
+    SerialisationError,
     WorkerCrashError,
 )
 
@@ -99,6 +100,15 @@ def steps_for(
             grace /= 2
             now += grace
     yield from force(worker_id, now, grace)
+
+
+def cause_of(error: Exception) -> Cause:
+    """Return why an attempt ended badly of which its worker has told this error."""
+    if isinstance(error, SerialisationError):
+        return Cause.UNSERIALISABLE
+    if isinstance(error, JobCancelledError):
+        return Cause.PREEMPTED
+    return Cause.TIMEOUT if isinstance(error, JobTimeoutError) else Cause.ERROR
 
 
 def error_of(worker: Worker, job: Job, event: WorkerExited, cause: Cause) -> Exception:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from okanjo_conductor._plain import Named
+from okanjo_conductor._plain import Named, fresh
+from okanjo_conductor._types import Cause, JobState
 
 if TYPE_CHECKING:
     from okanjo_conductor._core.jobs import Job, Jobs
-    from okanjo_conductor._types import Cause, JobId, Ordinal, WorkerId
+    from okanjo_conductor._types import Attempt, JobId, Ordinal, WorkerId
 
 
 class RunStarted(Named):
@@ -23,13 +24,21 @@ class JobsAccepted(Named):
 
     jobs: Jobs
     is_answer: bool = True
+    histories: dict[JobId, tuple[Attempt, ...]] = fresh(factory=dict)
+    """Bad ends of attempts in earlier runs, of those jobs that had any."""
+    loners: frozenset[JobId] = frozenset()
+    """Those that are to be executed while nothing else is, in the whole run."""
 
 
 class JobRefused(Named):
-    """A job cannot travel: its payload does not pickle. It is accepted and failed at once."""
+    """A job will not be executed, so it is accepted and failed at once: it cannot travel, most
+    often.
+    """
 
     job: Job
     error: Exception
+    state: JobState = JobState.FAILED
+    cause: Cause = Cause.UNSERIALISABLE
 
 
 class IntakeEnded(Named):

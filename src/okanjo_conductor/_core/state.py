@@ -41,6 +41,7 @@ from okanjo_conductor._core.policy import FailureBudget, Policy
 from okanjo_conductor._core.prefetch import MAX_BATCH
 from okanjo_conductor._core.retry import delay, final_state
 from okanjo_conductor._core.stats import StatsBook
+from okanjo_conductor._core.survey import Sight, survey
 from okanjo_conductor._plain import Frozen, fresh
 from okanjo_conductor._types import Attempt, Cause, JobState, Ordinal, Recycle, WorkerExit
 from okanjo_conductor.errors import (
@@ -51,10 +52,10 @@ from okanjo_conductor.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from okanjo_conductor._core.jobs import Job, Jobs
-    from okanjo_conductor._types import JobId, Key, WorkerId
+    from okanjo_conductor._types import JobId, Key, Slot, WorkerId
 
 LEAVE_GRACE = 30.0
 """Seconds that a worker may take for its teardown when the run is over."""
@@ -111,6 +112,8 @@ class ConductorState:
         self._phase = Phase.NEW
         self._intake = Intake.OPEN
         self._is_delivery_paused = False
+        self._is_loner_out = False
+        """Whether a job that must be executed alone may still be."""
         self._error: Exception | None = None
         self._failures = FailureBudget(policy.max_failures)
         self._unwanted: set[JobId] = set()
@@ -154,9 +157,32 @@ class ConductorState:
         """Find an unfinished job by its key."""
         return self._ledger.find(key)
 
+    def oldest_held(self, worker_id: WorkerId) -> Ordinal | None:
+        """Return the first ordinal of a worker that has not ended; None: it holds nothing."""
+        return self._ledger.first_held(worker_id)
+
     def job_of(self, worker_id: WorkerId, ordinal: Ordinal) -> Job | None:
         """Return a job that a worker holds, or None if it holds no such job."""
         return self._ledger.peek(worker_id, ordinal)
+
+    @property
+    def phase(self) -> Phase:
+        """Where the run stands."""
+        return self._phase
+
+    @property
+    def unfinished(self) -> int:
+        """How many jobs have been accepted and have no outcome."""
+        return self._ledger.unfinished
+
+    @property
+    def empty_slots(self) -> list[Slot]:
+        """The slots without a worker."""
+        return [slot.number for slot in self._fleet.slots if not slot.living]
+
+    def survey(self, claims: Mapping[int, Ordinal | None]) -> list[Sight]:
+        """See what every live worker is doing, given the last ordinal that each has started."""
+        return list(survey(self._fleet, self._ledger, claims))
 
     def next_deadline(self) -> float | None:
         """When `TimePassed` is due if nothing else happens before, or None."""
@@ -182,10 +208,10 @@ class ConductorState:
     def _on_jobs_accepted(self, event: ev.JobsAccepted, _now: float) -> None:
         if event.is_answer:
             self._answer_intake(Intake.OPEN)
-        self._ledger.accept(event.jobs)
+        self._ledger.accept(event.jobs, event.histories, event.loners)
 
     def _on_job_refused(self, event: ev.JobRefused, _now: float) -> None:
-        self._fail(event.job, JobState.FAILED, Cause.UNSERIALISABLE, event.error)
+        self._fail(event.job, event.state, event.cause, event.error)
 
     def _on_intake_ended(self, event: ev.IntakeEnded, _now: float) -> None:
         self._answer_intake(Intake.CLOSED if event.is_final else Intake.DRY)
@@ -243,6 +269,7 @@ class ConductorState:
             now=now,
             seconds=event.nanoseconds / 1e9,
             place=event.place,
+            ordinal=event.ordinal,
         )
 
     def _on_jobs_declined(self, event: ev.JobsDeclined, _now: float) -> None:
@@ -361,7 +388,7 @@ class ConductorState:
             self._start_workers(now)
             self._recycle(now)
             self._read_jobs()
-            if self._ledger.is_empty and self._intake in (Intake.DRY, Intake.CLOSED):
+            if self._ledger.is_empty and self._intake in _QUIET:
                 self._end(now)
         if self._phase in _LAST_PHASES and not len(self._fleet):
             self._finish()
@@ -377,9 +404,13 @@ class ConductorState:
 
     def _hand_out(self) -> None:
         ledger = self._ledger
+        self._is_loner_out = self._is_loner_out and ledger.has_held
+        if self._is_loner_out:
+            return
         if ledger.aside:
             self._hand_out_suspects()
         if not ledger.queued:
+            self._hand_out_loner()
             return
         ready = [w for w in self._sharers() if not w.is_recalled]
         if not ready:
@@ -417,6 +448,19 @@ class ConductorState:
         self._step.commands.append(
             do.HandOut(worker_id=worker.id, first=first, jobs=jobs, histories=histories)
         )
+
+    def _hand_out_loner(self) -> None:
+        """Give a job that must be executed alone to a worker, when everything else is done."""
+        ledger = self._ledger
+        has_more = ledger.aside or ledger.has_held or self._intake not in _QUIET
+        if has_more or not ledger.alone:
+            return
+        for worker in self._fleet.takers():
+            if self._is_empty(worker) and self._jobs_left(worker) > 0:
+                first = worker.take_ordinals(1)
+                self._send(worker, first, ledger.hand_out_loner(worker.id, first))
+                self._is_loner_out = True
+                return
 
     # Suspects: each is executed by a worker that has nothing else
 
@@ -528,7 +572,7 @@ class ConductorState:
 
     def _is_missed(self, worker: Worker) -> bool:
         """Whether a job waits that a successor would be given."""
-        if self._ledger.queued or self._ledger.aside:
+        if self._ledger.queued or self._ledger.aside or self._ledger.alone:
             return True
         return self._is_used_up(worker) and self._wants_workers()
 
@@ -551,9 +595,10 @@ class ConductorState:
 
     def _wants_workers(self) -> bool:
         """Whether a job waits, here or behind another one, for which nobody is on the way."""
-        waiting = self._ledger.queued + self._ledger.aside - self._fleet.starting()
+        ledger = self._ledger
+        waiting = ledger.queued + ledger.aside + bool(ledger.alone) - self._fleet.starting()
         for worker in self._fleet.takers():
-            held = self._ledger.held_by(worker.id)
+            held = ledger.held_by(worker.id)
             if not held:
                 waiting -= self._jobs_left(worker) > 0
             elif self._can_give(worker):
@@ -588,6 +633,7 @@ class ConductorState:
         now: float,
         seconds: float | None = None,
         place: str = "",
+        ordinal: Ordinal | None = None,
     ) -> None:
         number = len(self._ledger.history_of(job)) + 1
         attempt = Attempt(number, cause, error, worker.id, seconds)
@@ -598,7 +644,7 @@ class ConductorState:
         if state is not None:
             self._fail(job, state, cause, error, history=history, worker=worker, place=place)
             return
-        self._step.records.append(rec.JobRetried(job=job, attempt=attempt))
+        self._step.records.append(rec.JobRetried(job=job, attempt=attempt, ordinal=ordinal))
         if wait := delay(self._policy.retry, history):
             self._ledger.delay(job, now + wait)
         else:
@@ -859,6 +905,7 @@ class ConductorState:
 
 _PREEMPTED: tuple[Cause, dict[Ordinal, Cause]] = Cause.PREEMPTED, {}
 """The judgement on a death that was our own doing."""
+_QUIET = frozenset({Intake.DRY, Intake.CLOSED})
 _LAST_PHASES = frozenset({Phase.ENDING, Phase.DRAINING, Phase.ABORTING})
 _HANDLERS: dict[type[Any], Callable[[ConductorState, Any, float], None]] = {
     ev.RunStarted: ConductorState._on_run_started,

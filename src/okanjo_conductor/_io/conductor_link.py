@@ -68,14 +68,18 @@ class ConductorLink:
         ends: ConductorEnds,
         loop: Loop,
         receiver: Receiver,
+        *,
+        keeps_outcomes: bool = False,
     ) -> None:
         self._worker_id = worker_id
         self._ends = ends
         self._loop = loop
         self._receiver = receiver
-        self._log = Reader(ends.cells)
+        self._log = Reader(ends.cells, keeps=keeps_outcomes)
         self._connection = Connection()
         self._is_open = True
+        self._is_closed = False
+        """Whether cells and outcome log are out of reach, too."""
         self._is_writing = False
         self._owes_bell = False
         """A message is on its way that the worker must not let wait."""
@@ -95,6 +99,8 @@ class ConductorLink:
         """How much of the black box was taken."""
         self._stdout = LineForwarder(loop, ends.stdout, "stdout")
         self._stderr = LineForwarder(loop, ends.stderr, "stderr")
+        if keeps_outcomes:
+            ends.cells[cells.KEPT] = 1
         loop.add_reader(ends.job_link, self._on_readable)
 
     @property
@@ -103,14 +109,41 @@ class ConductorLink:
         return self._ends.cells
 
     @property
+    def settled(self) -> int | None:
+        """Position in the outcome log before which everything was passed on; None: hard to say."""
+        return None if self._stash[0] else self._log.position
+
+    def free(self, position: int) -> None:
+        """Let the worker write over outcomes before this position: they are kept elsewhere."""
+        if not self._is_closed:
+            self._log.free(position)
+
+    def note_kept(self) -> None:
+        """Let the worker go on after a large outcome: it is kept elsewhere."""
+        if not self._is_closed:
+            self._ends.cells[cells.KEPT] += 1
+
+    @property
     def stderr(self) -> str:
         """The last lines that the worker wrote to its standard error."""
         return self._stderr.last_lines
 
-    def take_stack(self) -> str:
-        """Return what the worker has written about its threads and was not taken before."""
-        text = cells.black_box(self._ends.cells, self._box_read)
-        self._box_read += len(text)
+    @property
+    def box_size(self) -> int:
+        """How much the worker has written about its threads by now."""
+        return len(cells.black_box(self._ends.cells))
+
+    def take_stack(self, begin: int | None = None, end: int | None = None) -> str:
+        """Return what the worker has written about its threads, and take it.
+
+        Args:
+            begin: where in all that it has written; default: what was not taken before.
+            end: up to where; default: the rest.
+        """
+        begin = self._box_read if begin is None else begin
+        length = None if end is None else end - begin
+        text = cells.black_box(self._ends.cells, begin)[:length]
+        self._box_read = max(self._box_read, begin + len(text))
         return stacks.tidy(text)
 
     def send(self, message: AnyMessage) -> None:
@@ -163,6 +196,7 @@ class ConductorLink:
         self._stdout.finish()
         self._stderr.finish()
         self._stop_reading()
+        self._is_closed = True
         self._log.close()
         self._ends.close()
 

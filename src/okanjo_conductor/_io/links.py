@@ -58,11 +58,14 @@ class ConductorEnds(Plain):
         self.cells.release()
 
 
-def make(arrays: int | None = None) -> tuple[ConductorEnds, WorkerEnds]:
+def make(
+    arrays: int | None = None, page_path: str | None = None
+) -> tuple[ConductorEnds, WorkerEnds]:
     """Make the links of one worker.
 
     Args:
         arrays: descriptor of what all workers read; the worker gets a copy of it.
+        page_path: the file that cells and outcome log are kept in, if they are to outlive us.
 
     Raises:
         OSError: out of descriptors; nothing is left open.
@@ -73,7 +76,7 @@ def make(arrays: int | None = None) -> tuple[ConductorEnds, WorkerEnds]:
         undo.callback(ours.close)
         undo.callback(theirs.close)
         stdout, stderr, bell = _pipe(undo), _pipe(undo), _pipe(undo)
-        page = cells.make_page()
+        page = cells.make_page(page_path)
         undo.callback(os.close, page)
         if arrays is not None:
             arrays = os.dup(arrays)

@@ -1,0 +1,20 @@
+"""The jobs of runs with a journal: each tells that it is executed."""
+
+from __future__ import annotations
+
+import os
+import time
+
+
+def work(job):
+    """Double a number; some numbers fail, and some kill their worker once or always."""
+    descriptor = os.open("executions", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(descriptor, f"{job}\n".encode())
+    os.close(descriptor)
+    time.sleep(job % 5 / 1000)
+    if job % 101 == 7:
+        message = f"{job} is one of those"
+        raise ValueError(message)
+    if job % 301 == 11:
+        os._exit(7)
+    return {"double": 2 * job, "text": "x" * (job % 50)}
