@@ -17,6 +17,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable
+
     from okanjo_conductor.cli._parser import Parser
 
 __all__ = ["main"]
@@ -94,7 +97,33 @@ def _do_completion(parser: Parser, args: list[str]) -> int:
     return verb.run(parser.parse(args))
 
 
-_VERBS = {"run": _do_run, "exec": _do_exec, "completion": _do_completion}
+def _do_reading(parser: Parser, args: list[str]) -> int:
+    from okanjo_conductor.cli import _reading as verbs
+
+    options = parser.parse(args)
+    verb: Callable[[Namespace], int] = getattr(verbs, parser.prog.rpartition(" ")[2])
+    return verb(options)
+
+
+def _do_again(parser: Parser, args: list[str]) -> int:
+    from okanjo_conductor.cli import _again as verbs
+
+    options = parser.parse(args)
+    verb: Callable[[Namespace], int] = getattr(verbs, parser.prog.rpartition(" ")[2])
+    return verb(options)
+
+
+_VERBS = {
+    "run": _do_run,
+    "exec": _do_exec,
+    "status": _do_reading,
+    "ls": _do_reading,
+    "show": _do_reading,
+    "export": _do_reading,
+    "retry": _do_again,
+    "replay": _do_again,
+    "completion": _do_completion,
+}
 
 
 def _wants_help(args: list[str]) -> bool:
@@ -115,11 +144,16 @@ def _show(error: Exception) -> None:
 
 def _code_of(error: Exception) -> int:
     from okanjo_conductor.cli import _errors as code
-    from okanjo_conductor.errors import ConfigurationError, SourceError
+    from okanjo_conductor.errors import (
+        ConfigurationError,
+        JournalError,
+        SourceError,
+        UnknownJobError,
+    )
 
-    if isinstance(error, ConfigurationError | SourceError):
+    if isinstance(error, ConfigurationError | SourceError | UnknownJobError):
         return code.USAGE
-    return code.INTERNAL
+    return code.REFUSED if isinstance(error, JournalError) else code.INTERNAL
 
 
 def _say_no(name: str, error: Exception, number: int) -> int:

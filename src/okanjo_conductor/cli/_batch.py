@@ -12,7 +12,7 @@ from okanjo_conductor._conductor import Conductor
 from okanjo_conductor._io.cpus import usable_cpus
 from okanjo_conductor._plain import Frozen
 from okanjo_conductor._signals import StopSignals
-from okanjo_conductor._types import Cause, Report, Retry
+from okanjo_conductor._types import Cause, JobState, Report, Retry
 from okanjo_conductor.cli import _errors as code
 from okanjo_conductor.cli._errors import RefusedError, UsageError
 from okanjo_conductor.cli._joblog import JobLog, Line, Standing
@@ -23,7 +23,12 @@ from okanjo_conductor.errors import (
     CommandError,
     ConductorError,
     ConfigurationError,
+    DuplicateKeyError,
     IntakeError,
+    JobKeyError,
+    JournalChangedError,
+    JournalError,
+    SinkError,
     SourceError,
     TooManyFailuresError,
     WorkerStartError,
@@ -39,6 +44,8 @@ if TYPE_CHECKING:
 _NOW = 0.2
 """Seconds that jobs are given when a run is halted now, before SIGTERM and again before SIGKILL."""
 _SIGTERM, _SIGPIPE = 15, 13
+_MISTAKES = (UsageError, SourceError, ConfigurationError, DuplicateKeyError, JobKeyError)
+"""What a source of jobs may raise that is nobody's fault but that of who typed."""
 
 
 class Finished(Frozen):
@@ -65,7 +72,7 @@ class Batch:
         self._median = _median_of(options.timeout)
         self._log: JobLog | None = None
         self._stderr = Output(2)
-        self._conductor: Conductor | None = None
+        self._conductor: Conductor
 
     # Making the conductor
 
@@ -80,11 +87,19 @@ class Batch:
             "job_timeout": self._median or options.timeout,
             "max_failures": options.max_failures,
         }
+        if options.bar or options.eta or (options.bar is None and self._is_watched()):
+            made["progress"] = True
+        if options.journal is not None:
+            made |= keeping(options)
         if options.retries is not None:
             made["retry"] = retry_of(options.retries)
         if options.halt is not None and options.halt.is_now:
             made["abort_grace"] = _NOW
         return made
+
+    def _is_watched(self) -> bool:
+        """Whether somebody sits before standard error, and wants to see something."""
+        return os.isatty(2) and not self._options.quiet
 
     # Running
 
@@ -129,7 +144,7 @@ class Batch:
         finished = self._show(outcome)
         if self._log is not None:
             self._log.add(_line(outcome, finished))
-        if self._halting.note(outcome) and self._conductor is not None:
+        if self._halting.note(outcome):
             is_now = self._options.halt.is_now
             (self._conductor.abort if is_now else self._conductor.drain)()
 
@@ -164,7 +179,13 @@ class Batch:
             return leave.code if isinstance(leave.code, int) else code.FAILED
         except BrokenPipeError:
             return code.SIGNAL + _SIGPIPE
-        except (TooManyFailuresError, IntakeError, WorkerStartError) as error:
+        except (
+            IntakeError,
+            JournalError,
+            SinkError,
+            TooManyFailuresError,
+            WorkerStartError,
+        ) as error:
             return self._explain(error)
         return self._of_report(conductor.report)
 
@@ -174,19 +195,35 @@ class Batch:
             return code.STOPPED
         if self._halting.is_wanted and self._options.halt.what == "success":
             return code.DONE
-        return code.FAILED if report.failed else code.DONE
+        return code.FAILED if report.failed or self._has_failed_before(report) else code.DONE
+
+    def _has_failed_before(self, report: Report) -> bool:
+        """Whether jobs were skipped that an earlier run has given up."""
+        if self._options.journal is None or not report.skipped:
+            return False
+        from okanjo_conductor.journal import open_journal
+
+        with open_journal(self._options.journal) as journal:
+            counts = journal.counts()
+        failed = sum(counts.values()) - counts.get(JobState.DONE, 0)
+        if failed and not self._options.quiet:
+            jobs = "1 job" if failed == 1 else f"{failed:,} jobs"
+            say(f"{jobs} had failed before; --resume-failed executes what failed again")
+        return bool(failed)
 
     def _explain(self, error: ConductorError) -> int:
         """Say what ended the run; return the exit code."""
         cause = error.__cause__ if isinstance(error, IntakeError) else None
-        if isinstance(cause, UsageError | SourceError | ConfigurationError):
+        if isinstance(cause, _MISTAKES):
             ended: int = code.USAGE
         elif isinstance(cause, RefusedError):
             ended = code.REFUSED
+        elif isinstance(error, JournalError | SinkError) and self._conductor.report is None:
+            cause, ended = error, code.REFUSED
         else:
             cause, ended = error, code.STOPPED
         if not isinstance(error, TooManyFailuresError):  # that one is the report
-            self._stderr.write_line(f"conductor: {cause}")
+            self._stderr.write_line(f"conductor: {_said(cause)}")
         return ended
 
     def _tell(self, report: Report | None, ended: int) -> None:
@@ -194,7 +231,7 @@ class Batch:
         options = self._options
         if report is None or (not report.jobs and ended in (code.USAGE, code.REFUSED)):
             return
-        is_wanted = ended not in (code.DONE, code.SIGNAL + _SIGPIPE) or os.isatty(2)
+        is_wanted = ended not in (code.DONE, code.SIGNAL + _SIGPIPE)
         with suppress(BrokenPipeError):  # nobody reads any more: there is nobody to tell
             if options.json:
                 self._stderr.write_line(as_json(report))
@@ -209,6 +246,34 @@ class Batch:
                 file.write(as_json(report) + "\n")
         except OSError as error:
             self._stderr.write_line(f"conductor: --report {path}: {error.strerror}")
+
+
+def _said(error: BaseException | None) -> str:
+    """Say what an error says, with the options of the command line."""
+    if isinstance(error, JournalChangedError):
+        return (
+            f"{error.path} was begun with another program:\n{error.differences.rstrip()}\n"
+            "If its outcomes are as good, go on with --accept-changed; if not, take another journal"
+        )
+    if isinstance(error, DuplicateKeyError):
+        return (
+            f"two jobs have the key {error.key!r}: give a --key that tells them apart, or say "
+            "--duplicates skip to execute the first one only, or --duplicates number to execute all"
+        )
+    return str(error)
+
+
+def keeping(options: Namespace) -> dict[str, Any]:
+    """Return what was typed of a journal."""
+    made: dict[str, Any] = {
+        "journal": options.journal,
+        "accept_changed": options.accept_changed,
+        "rerun": "failed" if options.resume_failed else None,
+    }
+    for name in ("duplicates", "durability"):
+        if getattr(options, name) is not None:
+            made[name] = getattr(options, name)
+    return made
 
 
 def _log_to_stderr() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -55,14 +56,18 @@ def run(options: Namespace, words: list[str]) -> int:
     commands.keeps_output = options.journal is not None
     shower = Shower(keeps=options.results is not None, quiet=options.quiet)
     batch = Batch(options, shower.show)
+    made = batch.options()
+    if options.journal is not None:
+        made["version"] = str(template)
+        made.setdefault("duplicates", "number")
     with commands:
         conductor = Conductor(
             execute,
             jobs_queue=commands,
-            job_key=_key_by(key),
+            job_key=InputKey(key),
             stuck_after=None,  # a command may take its time
             worker_type="command",
-            **batch.options(),
+            **made,
         )
         return batch.run(conductor)
 
@@ -173,13 +178,25 @@ def _input_of(options: Namespace, arguments: list[Any]) -> tuple[Iterable[Any], 
     return source, source.key
 
 
-def _key_by(key: KeyOf | None) -> KeyOf:
-    """Identify a job by its input, or by its key there."""
+class InputKey:
+    """Identifies a job by its input: by the key that this has, or by all of it.
 
-    def key_of(job: dict[str, Any]) -> Any:
-        return job["input"] if key is None else key(job["input"])
+    Args:
+        key: what identifies an input, or None.
+    """
 
-    return (lambda job: job["seq"]) if key is None else key_of
+    def __init__(self, key: KeyOf | None) -> None:
+        self._key = key
+
+    def __repr__(self) -> str:  # the journal compares it
+        return f"input by {self._key!r}"
+
+    def __call__(self, job: dict[str, Any]) -> Any:
+        given = job["input"]
+        if self._key is not None:
+            return self._key(given)
+        # A row is no key: it has no hash, and the order of its fields means nothing.
+        return json.dumps(given, sort_keys=True, default=str) if type(given) is dict else given
 
 
 def _show_commands(commands: Commands) -> int:

@@ -35,7 +35,7 @@ def source_of(options: Namespace) -> Source | None:
     if path == opening.STDIN:
         form = form or "lines"
     elif not opening.is_url(path) and "*" not in path and not os.path.exists(path):
-        raise UsageError(f"--jobs {path}: there is no such file{_near_file(path)}")
+        raise UsageError(f"--jobs {path}: there is no such file{near_file(path)}")
     if form == "lines" and key is not None:
         raise UsageError(f"--key {key}: lines have no fields; they are their own keys")
     try:
@@ -93,7 +93,7 @@ def _values_of(mark: str, words: Sequence[str]) -> Iterator[list[str]]:
         return
     for path in words:
         if path != opening.STDIN and not os.path.exists(path):
-            raise UsageError(f"{mark} {path}: there is no such file{_near_file(path)}")
+            raise UsageError(f"{mark} {path}: there is no such file{near_file(path)}")
         yield list(Lines(path))
 
 
@@ -107,7 +107,8 @@ def _linked(
         yield rows[index % len(rows)], values[index % len(values)]
 
 
-def _near_file(path: str) -> str:
+def near_file(path: str) -> str:
+    """Name a file beside that has a name like this one."""
     folder = os.path.dirname(path)
     try:
         names = os.listdir(folder or ".")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from okanjo_conductor._conductor import Conductor
 from okanjo_conductor.cli import _errors as code
 from okanjo_conductor.cli import _targets as targets
-from okanjo_conductor.cli._batch import Batch, Finished, told
+from okanjo_conductor.cli._batch import Batch, Finished, keeping, told
 from okanjo_conductor.cli._commands import STDERR, STDOUT
 from okanjo_conductor.cli._errors import UsageError
 from okanjo_conductor.cli._folders import SEQ, folder_for
@@ -52,7 +52,7 @@ def run(options: Namespace) -> int:
         conductor = Conductor(
             target.worker,
             jobs_queue=source,
-            job_key=numbers.note if source.key else None,
+            job_key=numbers if source.key else None,
             concurrency=options.concurrency,
             **batch.options(),
         )
@@ -76,7 +76,10 @@ class Numbers:
         self._numbers: dict[Hashable, deque[int]] = {}
         """By key, of the jobs that have been read and are not finished."""
 
-    def note(self, job: Any) -> Key:
+    def __repr__(self) -> str:  # the journal compares it
+        return repr(self._key_of)
+
+    def __call__(self, job: Any) -> Key:
         """Return the key of the next job of the input."""
         assert self._key_of is not None  # noqa: S101 - the caller has looked
         key = self._key_of(job)
@@ -170,6 +173,11 @@ def override(conductor: Conductor, options: Namespace, batch: Batch, source: Sou
     if options.max_failures is not None:
         policy["max_failures"] = options.max_failures
     conductor._policy = conductor._policy._replace(**policy)
+    conductor._progress = typed.get("progress", conductor._progress)
+    if options.journal is not None:
+        kept = keeping(options)
+        kept["path"] = kept.pop("journal")
+        conductor._keeping = conductor._keeping._replace(**kept)
     if source is not None:
         conductor.jobs_queue = source
 

@@ -41,8 +41,8 @@ NAMES = (
     "verbose",
 )
 _PREFIX = "OKANJO_CONDUCTOR_"
-_NO_SETTINGS = ("OKANJO_CONDUCTOR_TEST",)
-"""By this one the test kit recognises its processes."""
+_NO_SETTINGS = ("OKANJO_CONDUCTOR_RETRY", "OKANJO_CONDUCTOR_TEST")
+"""By the first, ``retry`` tells a program what to do; by the other, tests know their processes."""
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
 

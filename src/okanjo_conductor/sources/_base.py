@@ -63,12 +63,22 @@ def _as_function(key: Any) -> KeyOf:
     if not isinstance(key, str):
         message = f"key={key!r}: the name of a field, or a function of the job"
         raise ConfigurationError(message)
+    return FieldKey(key)
 
-    def key_of(job: Any) -> Key:
-        if not has_field(job, key):
-            message = f"job_key: {missing_field(job, key)}"
+
+class FieldKey:
+    """Identifies a job by one of its fields."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:  # journals compare it
+        return f"the field {self._name!r}"
+
+    def __call__(self, job: Any) -> Key:
+        """Return the key of a job."""
+        if not has_field(job, self._name):
+            message = f"job_key: {missing_field(job, self._name)}"
             raise ConfigurationError(message)
-        found: Key = job[key]
+        found: Key = job[self._name]
         return found
-
-    return key_of
