@@ -19,6 +19,8 @@ PAGES = (
     "docs/async.md",
     "docs/lookups.md",
     "docs/messages.md",
+    "docs/progress.md",
+    "docs/report.md",
     "docs/tables.md",
     "docs/testing.md",
 )

@@ -6,11 +6,28 @@ import os
 import time
 
 
-def work(job):
-    """Double a number; some numbers fail, and some kill their worker once or always."""
+def say(job):
     descriptor = os.open("executions", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.write(descriptor, f"{job}\n".encode())
     os.close(descriptor)
+
+
+def tell(job):
+    """Say that this is being executed, and go on until there is a file that says to end."""
+    say(job)
+    while not os.path.exists(f"end {job}"):
+        time.sleep(0.01)
+    return job
+
+
+def grow(job):
+    """Give a value that takes some room."""
+    return f"{job}" * 10_000
+
+
+def work(job):
+    """Double a number; some numbers fail, and some kill their worker."""
+    say(job)
     time.sleep(job % 5 / 1000)
     if job % 101 == 7:
         message = f"{job} is one of those"

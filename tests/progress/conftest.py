@@ -1,7 +1,8 @@
-"""The check that nothing is left behind."""
+"""Fixtures: named moments, and the check that nothing is left behind."""
 
 from __future__ import annotations
 
 from guards import no_leaks, nothing_is_left, own_loop
+from system.conftest import moment
 
-__all__ = ["no_leaks", "nothing_is_left", "own_loop"]
+__all__ = ["moment", "no_leaks", "nothing_is_left", "own_loop"]

@@ -188,5 +188,5 @@ def test_an_interactive_shell_is_no_notebook(monkeypatch):
 
 @pytest.mark.parametrize("progress", ["yes", 0, -1, None])
 def test_what_makes_no_sense_is_refused(progress):
-    with pytest.raises(ConfigurationError, match="progress=.*seconds between lines"):
+    with pytest.raises(ConfigurationError, match=r"progress=.*seconds between lines"):
         Conductor(print, progress=progress)

@@ -31,9 +31,7 @@ class JobsAccepted(Named):
 
 
 class JobRefused(Named):
-    """A job will not be executed, so it is accepted and failed at once: it cannot travel, most
-    often.
-    """
+    """A job will not be executed: it is accepted and failed at once. Mostly it cannot travel."""
 
     job: Job
     error: Exception

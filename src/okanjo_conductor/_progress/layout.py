@@ -199,7 +199,7 @@ def _worker_line(worker: WorkerSnapshot, width: int, digits: int) -> Line:
         (
             f"{'' if worker.seconds is None else words.duration(worker.seconds):>9}",
             f"{'' if worker.rss is None else words.size(worker.rss):>9}",
-            f"{worker.executed:>9,} jobs" if worker.worker_id is not None else "",
+            "" if worker.worker_id is None else f"{words.counted(worker.executed, 'job'):>14}",
         )
     )
     slot = f"{worker.slot:>{digits + 1}}  "

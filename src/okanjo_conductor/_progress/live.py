@@ -113,7 +113,10 @@ class LiveView:
             self._show()
             if self._live.is_started:
                 self._live.stop()
+            begun = self._outlet.begun
             self._outlet.close()
+            if begun:
+                self._write("\n")
             if report is not None:
                 write_line(self._stream, layout.last_line(report))
 

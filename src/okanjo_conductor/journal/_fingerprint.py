@@ -43,7 +43,7 @@ class Fingerprint(Frozen):
     def of(
         cls,
         worker: Any,
-        worker_options: dict[str, Any] | None = None,
+        worker_options: dict[str, Any] | bytes | None = None,
         job_key: Any = None,
         version: str | None = None,
     ) -> Fingerprint:
@@ -52,10 +52,13 @@ class Fingerprint(Frozen):
         Args:
             worker: as `Conductor` was given it: a class, a function, ``"module:name"``, or None for
                 a script that makes its own.
+            worker_options: a dict, or the pickle of one.
         """
         sources = dict(_sources_of(worker))
         if job_key is not None:
             sources["job_key"] = _source_of(job_key) or _repr(job_key)
+        if isinstance(worker_options, bytes):
+            worker_options = _unpickled(worker_options)
         options = {name: _comparable(value) for name, value in (worker_options or {}).items()}
         if hasattr(worker, "func") and hasattr(worker, "keywords"):  # functools.partial
             options["(functools.partial)"] = _comparable([list(worker.args), worker.keywords])
@@ -104,6 +107,12 @@ def _changes(name: str, was: str | None, now: str | None) -> Iterator[str]:
     yield from (f"    {line.rstrip()}" for line in lines[:_MOST_LINES])
     if len(lines) > _MOST_LINES:
         yield f"    … and {len(lines) - _MOST_LINES} more lines"
+
+
+def _unpickled(options: bytes) -> dict[str, Any]:
+    from okanjo_conductor._wire import pickling
+
+    return dict(pickling.loads(options))
 
 
 def _shown(text: str) -> str:
