@@ -100,7 +100,12 @@ def _add_run(parser: Parser) -> None:
     group.add_argument(
         "--out",
         metavar="FILE",
-        help="write values into FILE (.jsonl, .csv, .db, .parquet), not to standard output",
+        help="write values into FILE (.jsonl, .csv, .db), or a folder .parquet, instead",
+    )
+    group.add_argument(
+        "--if-exists",
+        choices=("error", "append", "overwrite"),
+        help="what becomes of an --out that is there already, unless its run goes on",
     )
     _add_results(group)
     group = _add_running(parser)

@@ -16,6 +16,7 @@ from okanjo_conductor.cli._commands import STDERR, STDOUT
 from okanjo_conductor.cli._errors import UsageError
 from okanjo_conductor.cli._folders import SEQ, folder_for
 from okanjo_conductor.cli._input import shown_input, source_of
+from okanjo_conductor.cli._outputs import sink_for
 from okanjo_conductor.cli._writing import Output, as_json
 from okanjo_conductor.errors import ConfigurationError
 from okanjo_conductor.sources import Glob, Lines
@@ -48,13 +49,16 @@ def run(options: Namespace) -> int:
     numbers = Numbers(source.key)
     shower = Shower(options, target.name, numbers)
     batch = Batch(options, shower.show)
+    made = batch.options()
     try:
+        if options.out is not None:
+            made["sink"] = sink_for(options.out, options.if_exists)
         conductor = Conductor(
             target.worker,
             jobs_queue=source,
             job_key=numbers if source.key else None,
             concurrency=options.concurrency,
-            **batch.options(),
+            **made,
         )
     except ConfigurationError as error:
         raise UsageError(str(error)) from error
@@ -113,11 +117,10 @@ class Shower:
     def show(self, outcome: Outcome) -> Finished:
         """Show a value, or how a job failed."""
         seq, line = self._numbers.take(outcome.key), ""
-        if outcome.is_done:
+        if outcome.is_done and self.has_stdout:
             line = as_json({"key": outcome.key, "value": outcome.value})
-            if self.has_stdout:
-                self._stdout.write_line(line)
-        elif not self._quiet:
+            self._stdout.write_line(line)
+        if not outcome.is_done and not self._quiet:
             self._stderr.write_line(f"conductor: job {outcome.key!r}: {told(outcome.error)}")
         if self._root is not None:
             self._keep(self._root, outcome, seq)
@@ -147,7 +150,7 @@ def _run_conductor(
         raise UsageError(f"--dry-run: the jobs of {target.name} are known to it alone")
     numbers = Numbers(source.key if source else None)
     shower = Shower(options, target.name, numbers)
-    takes_care = bool(conductor.listeners("job_done"))
+    takes_care = bool(conductor.listeners("job_done")) or conductor._keeping.sink is not None
     shower.has_stdout = shower.has_stdout and not takes_care
     batch = Batch(options, shower.show)
     try:
@@ -174,10 +177,13 @@ def override(conductor: Conductor, options: Namespace, batch: Batch, source: Sou
         policy["max_failures"] = options.max_failures
     conductor._policy = conductor._policy._replace(**policy)
     conductor._progress = typed.get("progress", conductor._progress)
+    kept: dict[str, Any] = {}
     if options.journal is not None:
         kept = keeping(options)
         kept["path"] = kept.pop("journal")
-        conductor._keeping = conductor._keeping._replace(**kept)
+    if options.out is not None:
+        kept["sink"] = sink_for(options.out, options.if_exists)
+    conductor._keeping = conductor._keeping._replace(**kept)
     if source is not None:
         conductor.jobs_queue = source
 
