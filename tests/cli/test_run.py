@@ -417,3 +417,46 @@ def test_a_reader_that_leaves_ends_the_run_quietly(conductor, target):
     process.stderr.close()
 
     assert (process.wait(DEADLINE), said) == (141, "")
+
+
+@pytest.mark.parametrize("target", ["odd.py:odd", "odd.py:conductor"])
+def test_values_that_are_no_json_are_shown_all_the_same(conductor, target):
+    conductor.write(
+        "odd.py",
+        """
+        from okanjo_conductor import Conductor
+        def odd(text):
+            circle = []
+            circle.append(circle)
+            return {"tuple": {(1, 2): 3}, "circle": circle, "half": "\\ud800", "more": 1}
+        conductor = Conductor(odd, jobs_queue=["a"])
+        """,
+    )
+    jobs = ("--jobs", "-") if target.endswith("odd") else ()
+    (line,) = conductor.out("run", target, *jobs, stdin="a\n")
+
+    assert json.loads(line)["value"] == {
+        "tuple": "{(1, 2): 3}",
+        "circle": "[[...]]",
+        "half": "\ud800",
+        "more": 1,
+    }
+
+
+@pytest.mark.parametrize("target", ["work.py:same", "work.py:conductor"])
+def test_a_full_disk_stops_the_run(conductor, target):
+    conductor.write(
+        "work.py",
+        """
+        from okanjo_conductor import Conductor
+        def same(text): return text
+        conductor = Conductor(same)
+        """,
+    )
+    conductor.write("in.txt", "a\n" * 1000)
+    with open("/dev/full", "w") as full:
+        process = conductor.start("run", target, "--jobs", "in.txt", stdout=full)
+        _, said = process.communicate(timeout=DEADLINE)
+
+    assert process.returncode == 3
+    assert "conductor: [Errno 28] No space left on device" in said

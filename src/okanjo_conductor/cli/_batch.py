@@ -122,13 +122,13 @@ class Batch:
                 self._take(outcome)
 
     def _run_here(self, conductor: Conductor) -> None:
-        broken: list[BrokenPipeError] = []
+        broken: list[Exception] = []
 
         def take(outcome: Outcome) -> None:
             try:
                 if not broken:
                     self._take(outcome)
-            except BrokenPipeError as error:
+            except Exception as error:  # a listener's error would not end the run
                 broken.append(error)
                 conductor.abort()
 
@@ -180,6 +180,7 @@ class Batch:
         except BrokenPipeError:
             return code.SIGNAL + _SIGPIPE
         except (
+            OSError,
             IntakeError,
             JournalError,
             SinkError,
@@ -211,7 +212,7 @@ class Batch:
             say(f"{jobs} had failed before; --resume-failed executes what failed again")
         return bool(failed)
 
-    def _explain(self, error: ConductorError) -> int:
+    def _explain(self, error: Exception) -> int:
         """Say what ended the run; return the exit code."""
         cause = error.__cause__ if isinstance(error, IntakeError) else None
         if isinstance(cause, _MISTAKES):

@@ -14,7 +14,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor.cli._errors import UsageError
-from okanjo_conductor.cli._writing import Output, as_json
+from okanjo_conductor.cli._writing import Output, as_json, encoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -46,7 +46,7 @@ def write_table(rows: Iterable[dict[str, Any]], form: str, path: str | None) -> 
 
 def _write_lines(lines: Iterable[str], write: Callable[[bytes], Any]) -> None:
     for line in lines:
-        write(line.encode("utf-8", "surrogateescape"))
+        write(encoded(line))
 
 
 @contextmanager

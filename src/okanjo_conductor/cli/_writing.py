@@ -1,15 +1,16 @@
 """Writing to standard output and standard error while a run goes on.
 
-Results go to standard output, everything else to standard error. Where one of them is a terminal,
-it is written through Python's stream, so that a live view can keep below; elsewhere at once and
-whole, by its descriptor, so that whoever reads has every result as soon as it is there.
+Results go to standard output, everything else to standard error: at once and whole, so that whoever
+reads has every result as soon as it is there. Where a live view stands at the bottom of the same
+terminal, the view is given the text, and puts it above.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,18 +31,20 @@ class Output:
         Raises:
             BrokenPipeError: nobody reads any more.
         """
-        if self._is_terminal:
-            stream = self._stream()
-            stream.write(data.decode("utf-8", "replace"))
-            stream.flush()
+        view = self._live_view() if self._is_terminal else None
+        if view is not None:
+            view.write(data.decode("utf-8", "replace"))
             return
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self._descriptor, rest) :]
+            except BlockingIOError:  # somebody who shares it has made it so
+                select.select([], [self._descriptor], [])
 
     def write_line(self, text: str) -> None:
         """Write a line of text."""
-        self.write(text.encode("utf-8", "surrogateescape") + b"\n")
+        self.write(encoded(text) + b"\n")
 
     def copy(self, path: str) -> int:
         """Write what a file holds; return how many bytes. No file is nothing."""
@@ -51,11 +54,21 @@ class Output:
             size += len(block)
         return size
 
-    def _stream(self) -> TextIO:
-        """Return Python's stream for it, which a live view may have replaced."""
-        stream = sys.stdout if self._descriptor == 1 else sys.stderr
-        assert stream is not None  # noqa: S101 - a terminal is there
-        return stream
+    def _live_view(self) -> TextIO | None:
+        """Return what stands in for the streams of this terminal; None: nothing does."""
+        stream = sys.stderr
+        if stream is None or stream is sys.__stderr__:
+            return None
+        there, here = os.fstat(stream.fileno()), os.fstat(self._descriptor)
+        return stream if os.path.samestat(there, here) else None
+
+
+def encoded(text: str) -> bytes:
+    """Encode a text; bytes that were none come out as they went in."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a character beyond the first 65,536
+        return text.encode("utf-8", "backslashreplace")
 
 
 def _blocks(path: str) -> Iterator[bytes]:
@@ -70,6 +83,16 @@ def _blocks(path: str) -> Iterator[bytes]:
 
 def as_json(value: object) -> str:
     """Write a value as JSON on one line; what JSON has no form for, by the nearest one."""
+    try:
+        return _dumped(value)
+    except (TypeError, ValueError, RecursionError):  # keys that are no text; a circle
+        fields: dict[Any, Any] = value if isinstance(value, dict) else {}
+        if not fields or not all(isinstance(name, str) for name in fields):
+            return _dumped(repr(value))
+        return "{" + ", ".join(f"{_dumped(n)}: {as_json(v)}" for n, v in fields.items()) + "}"
+
+
+def _dumped(value: object) -> str:
     import json
 
     return json.dumps(value, ensure_ascii=False, separators=(", ", ": "), default=_plainer)
