@@ -406,6 +406,21 @@ class Conductor(EventEmitter):
             with suppress(_RunIsOverError):
                 self._call(self._run.resize, self._worker_limit)
 
+    def set_job_timeout(self, seconds: float) -> None:
+        """Give jobs that have no time limit one, also those that are being executed.
+
+        For who finds out only while the run goes on how long jobs may take. Called again, the last
+        one counts. Before the run there is `job_timeout`.
+
+        Raises:
+            ConductorStateError: no run goes on.
+        """
+        run, limit = self._run, checked_seconds("seconds", seconds)
+        if run is None or limit is None:
+            message = "set_job_timeout(seconds) is for a run that goes on; before, use job_timeout"
+            raise ConductorStateError(message)
+        self._soon(run.set_limit, limit)
+
     def drain(self, deadline: float | None = None) -> None:
         """Stop softly: finish the jobs in execution, start no other, give back the rest.
 

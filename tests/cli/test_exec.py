@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -312,6 +313,13 @@ def test_a_limit_that_follows_the_median(conductor):
 
     assert done.returncode == 1
     assert "14 jobs: 13 done, 1 failed" in done.stderr
+
+
+def test_a_limit_that_follows_the_median_holds_for_what_is_being_executed(conductor):
+    done = conductor("exec", "-j2", "--timeout", "2000%", "sleep", ":::", "1000", *["0.1"] * 5)
+
+    assert done.returncode == 1
+    assert re.search(r"job 1 took longer than 2\.\d+ s: sleep 1000", done.stderr)
 
 
 def test_halting_soon_finishes_what_is_being_executed(conductor, tmp_path):

@@ -22,6 +22,7 @@ from okanjo_conductor.cli._writing import Output, as_json
 from okanjo_conductor.errors import (
     CommandError,
     ConductorError,
+    ConductorStateError,
     ConfigurationError,
     DuplicateKeyError,
     IntakeError,
@@ -84,7 +85,7 @@ class Batch:
         made: dict[str, Any] = {
             "worker_limit": options.workers or usable_cpus(),
             "logging": options.verbose > 0,
-            "job_timeout": self._median or options.timeout,
+            "job_timeout": None if self._median else options.timeout,
             "max_failures": options.max_failures,
         }
         if options.bar or options.eta or (options.bar is None and self._is_watched()):
@@ -139,8 +140,9 @@ class Batch:
             raise broken[0]
 
     def _take(self, outcome: Outcome) -> None:
-        if self._median is not None and outcome.is_done and outcome.seconds is not None:
-            self._median.note(outcome.seconds)
+        if self._median is not None and outcome.is_done and self._median.note(outcome.seconds or 0):
+            with suppress(ConductorStateError):  # the run is over by now
+                self._conductor.set_job_timeout(self._median.limit or 0)
         finished = self._show(outcome)
         if self._log is not None:
             self._log.add(_line(outcome, finished))

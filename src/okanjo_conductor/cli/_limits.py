@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from okanjo_conductor.cli._values import Halt, Share
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 _FEWEST = 3
 """Jobs that must have finished before a median, or a share of them, says anything."""
+_SHORTEST = 0.1
+"""Seconds of the shortest limit: how long a job has been executing is seen every 0.02 s."""
+_STEP = 0.05
 _REMEMBERED = 1001
 """Jobs whose times the median is of: the last ones."""
 
 
 class MedianTimeout:
-    """A time limit that is a multiple of the median time of the finished jobs.
-
-    A function of the job, for ``Conductor(job_timeout=…)``, which asks it when it reads the job.
-    """
+    """A time limit that is a multiple of the median time of the finished jobs."""
 
     def __init__(self, factor: float) -> None:
         self._factor = factor
@@ -30,19 +30,24 @@ class MedianTimeout:
         self.limit: float | None = None
         """Seconds; None while there are too few finished jobs."""
 
-    def __call__(self, _job: Any) -> float | None:
-        return self.limit
+    def note(self, seconds: float) -> bool:
+        """Take the time of a finished job into account; return whether the limit is another one.
 
-    def note(self, seconds: float) -> None:
-        """Take the time of a finished job into account."""
+        It follows the median in steps of some per cent.
+        """
         self._latest.append(seconds)
         insort(self._sorted, seconds)
         if len(self._latest) > _REMEMBERED:
             oldest = self._latest.popleft()
             del self._sorted[bisect_left(self._sorted, oldest)]
-        if len(self._sorted) >= _FEWEST:
-            # A limit of 0 would be none at all.
-            self.limit = max(self._factor * self._sorted[len(self._sorted) // 2], 0.001)
+        if len(self._sorted) < _FEWEST:
+            return False
+        # A limit of 0 would be none at all.
+        limit = max(self._factor * self._sorted[len(self._sorted) // 2], _SHORTEST)
+        if self.limit is not None and abs(limit - self.limit) <= _STEP * self.limit:
+            return False
+        self.limit = limit
+        return True
 
 
 class Halting:

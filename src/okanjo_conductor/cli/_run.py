@@ -168,7 +168,7 @@ def override(conductor: Conductor, options: Namespace, batch: Batch, source: Sou
         conductor.resize(options.workers)
     if options.concurrency is not None:
         conductor._concurrency = options.concurrency
-    if typed["job_timeout"] is not None:
+    if options.timeout is not None:
         conductor._job_timeout = typed["job_timeout"]
     policy: dict[str, Any] = {
         name: typed[name] for name in ("retry", "abort_grace") if name in typed
