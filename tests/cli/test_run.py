@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sqlite3
+from pathlib import Path
 
 import pytest
 
@@ -454,7 +455,7 @@ def test_a_full_disk_stops_the_run(conductor, target):
         """,
     )
     conductor.write("in.txt", "a\n" * 1000)
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         process = conductor.start("run", target, "--jobs", "in.txt", stdout=full)
         _, said = process.communicate(timeout=DEADLINE)
 
