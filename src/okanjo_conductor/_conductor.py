@@ -20,7 +20,6 @@ from okanjo_conductor._core.events import AbortRequested, DrainRequested
 from okanjo_conductor._core.policy import Policy
 from okanjo_conductor._io import assignment, loops
 from okanjo_conductor._io.bootstrap import Boot
-from okanjo_conductor._io.launching import EarlyTemplate
 from okanjo_conductor._io.loggers import log
 from okanjo_conductor._options import (
     DEFAULT_TYPE,
@@ -40,6 +39,7 @@ from okanjo_conductor._options import (
 )
 from okanjo_conductor._signals import StopSignals
 from okanjo_conductor._types import Recycle, Retry
+from okanjo_conductor.clusters._base import Program, find_cluster, refuse_what_it_lacks
 from okanjo_conductor.errors import (
     ConductorStateError,
     ConfigurationError,
@@ -67,8 +67,11 @@ if TYPE_CHECKING:
     from okanjo_conductor._snapshot import Snapshot
     from okanjo_conductor._types import Key, Message, Report, StatsReport
     from okanjo_conductor._wire.codec import Encoded
+    from okanjo_conductor.clusters._base import Cluster
     from okanjo_conductor.journal import JournalEntry
 
+_STUCK_AFTER = 300.0
+"""Seconds, by default."""
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -90,7 +93,11 @@ class Conductor(EventEmitter):
         worker_options: keyword arguments for the worker class.
         concurrency: how many jobs are in flight at a time in each worker, if that is an ``async
             def`` function or an `AsyncConductorWorker`; default: 100, or what the class says.
-        start_method: ``"fork"`` from a clean template process, or ``"spawn"`` each worker afresh.
+        cluster: where workers live: ``"processes"``; ``"threads"`` of this process; ``"inline"``,
+            in the thread of the run, for debuggers and profilers; or a `Cluster`, such as
+            `LocalCluster`. Options that a cluster cannot honour are refused.
+        start_method: ``"fork"`` from a clean template process, or ``"spawn"`` each worker afresh;
+            default: from a template where that is possible.
         job_key: what identifies a job, as a function of it; default: the ``key`` of `jobs_queue`
             where that has one (see `okanjo_conductor.sources`), else the job's number, from 0.
         retry: how often a job may be executed again after a bad end.
@@ -155,14 +162,15 @@ class Conductor(EventEmitter):
         lookups: dict[str, Any] | None = None,
         worker_options: Mapping[str, Any] | None = None,
         concurrency: int | None = None,
-        start_method: str = "fork",
+        cluster: str | Cluster = "processes",
+        start_method: str | None = None,
         job_key: Callable[[Any], Key] | None = None,
         retry: Retry | None = None,
         job_timeout: float | Callable[[Any], float | None] | None = None,
         timeout_grace: float = 1.0,
         soft_timeout: bool = False,
         start_timeout: float | None = None,
-        stuck_after: float | None = 300.0,
+        stuck_after: float | None = _STUCK_AFTER,
         max_rss: int | None = None,
         recycle: Recycle | None = None,
         max_failures: float | None = None,
@@ -178,11 +186,13 @@ class Conductor(EventEmitter):
         progress: bool | float = False,
     ) -> None:
         super().__init__()
+        self._cluster = find_cluster(cluster)
+        self._worker = worker
         self._target = find_target(worker, worker_type)
         self._program = worker, dict(worker_options or {}), job_key
         """What the outcomes depend on."""
         self._worker_type = worker_type
-        self._worker_limit = checked_limit(worker_limit)
+        self._worker_limit = self._limited(worker_limit)
         self._worker_env = checked_env(worker_env or {})
         self._worker_options = encoded_options(worker_options or {})
         if worker_options and self._target.script is not None:
@@ -205,6 +215,7 @@ class Conductor(EventEmitter):
             max_failures=max_failures,
         )
         check_policy(self._policy)
+        refuse_what_it_lacks(self._cluster, self._asked())
         self._buffer_limit = buffer
         self._keeping = Keeping(
             path=journal,
@@ -401,7 +412,7 @@ class Conductor(EventEmitter):
 
     def resize(self, worker_limit: int) -> None:
         """Let there be more workers, or fewer; surplus ones finish the job at hand and leave."""
-        self._worker_limit = checked_limit(worker_limit)
+        self._worker_limit = self._limited(worker_limit)
         if self._run is not None:
             with suppress(_RunIsOverError):
                 self._call(self._run.resize, self._worker_limit)
@@ -753,8 +764,10 @@ class Conductor(EventEmitter):
 
     def _make_run(self, loop: Loop, buffer: OutcomeBuffer | None) -> Run:
         boot = Boot(self._target, list(sys.path), list(sys.argv))
-        env = self._environment()
-        early = self._launch_template(boot, env)  # it boots while this process loads the rest
+        program = Program(
+            self._worker, boot, self._environment(), self._start_method, self._worker_limit
+        )
+        launch = self._cluster.launch(program)  # a template boots while this process loads the rest
         plan = None
         try:
             from okanjo_conductor._run import Run
@@ -764,14 +777,12 @@ class Conductor(EventEmitter):
             return Run(
                 self,
                 loop,
-                boot=boot,
-                env=env,
-                early=early,
+                launch=launch,
                 options=self._worker_options,
                 concurrency=self._concurrency,
                 slots=self._worker_limit,
+                largest_batch=self._cluster.capabilities.largest_batch,
                 policy=self._policy,
-                start_method=self._start_method,
                 jobs_queue=self._jobs_queue,
                 job_key=self._job_key,
                 job_timeout=self._job_timeout,
@@ -781,10 +792,9 @@ class Conductor(EventEmitter):
                 journal=plan,
             )
         except BaseException:
+            launch.abandon()
             if plan is not None:
                 plan.store.close()
-            if early is not None:
-                early.abandon()
             raise
 
     def _open_journal(self) -> JournalPlan:
@@ -792,13 +802,25 @@ class Conductor(EventEmitter):
 
         return resuming.open_journal(self._keeping, self._program, self._policy)
 
-    def _launch_template(self, boot: Boot, env: dict[str, str]) -> EarlyTemplate | None:
-        if self._start_method == "spawn" or self._target.script is not None:
-            return None
-        try:
-            return EarlyTemplate(boot, env)
-        except OSError:  # the first worker will say so
-            return None
+    def _limited(self, worker_limit: int | None) -> int:
+        """Count the workers there may be, in this cluster."""
+        limit, most = checked_limit(worker_limit), self._cluster.capabilities.most_slots
+        return limit if most is None else min(limit, most)
+
+    def _asked(self) -> dict[str, Any]:
+        """Return the options that not every cluster can honour, where they were asked for."""
+        policy = self._policy
+        return {
+            "job_timeout": self._job_timeout,
+            "soft_timeout": policy.soft_timeout,
+            "start_timeout": policy.start_timeout,
+            "stuck_after": policy.stuck_after if policy.stuck_after != _STUCK_AFTER else None,
+            "max_rss": policy.max_rss,
+            "recycle.rss": policy.recycle.rss,
+            "worker_env": self._worker_env,
+            "start_method": self._start_method,
+            "worker=None": self._target.script is not None,
+        }
 
     def _check_start(self) -> None:
         if assignment.is_worker():

@@ -15,14 +15,14 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from okanjo_conductor._core.outcomes import size_of
 from okanjo_conductor._core.records import JobRetried, JobsDone
-from okanjo_conductor._delivery import size_of
 from okanjo_conductor._plain import Plain, fresh
-from okanjo_conductor._types import JobState
+from okanjo_conductor._types import JobState, WorkerId
 from okanjo_conductor._wire.messages import Jobs
 from okanjo_conductor.errors import DuplicateKeyError, JournalError, MachineCrashError
 from okanjo_conductor.journal._handouts import Notes
-from okanjo_conductor.journal._keys import text_of
+from okanjo_conductor.journal._keys import text_of, texts_of
 from okanjo_conductor.journal._writer import Writer
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._io.loops import Loop
     from okanjo_conductor._types import Attempt, Key, Report
     from okanjo_conductor._wire.messages import LargeJob
+    from okanjo_conductor.errors import ConductorError
     from okanjo_conductor.journal._store import Standing, Store
 
 MOST_SUSPICIONS = 3
@@ -87,11 +88,11 @@ class Journaling:
         loop: Loop,
         links: dict[int, ConductorLink],
         *,
-        oldest_held: Callable[[int], int | None],
+        oldest_held: Callable[[WorkerId], int | None],
         skip: Callable[[int], None],
         deliver: Callable[[list[Record]], None],
         pause: Callable[[bool], None],
-        fail: Callable[[JournalError], None],
+        fail: Callable[[ConductorError], None],
     ) -> None:
         self._plan = plan
         self._store = plan.store
@@ -113,6 +114,8 @@ class Journaling:
         """Keys of this run of which the store does not know yet that they were met."""
         self._numbers: dict[str, int] = {}
         """By key that was met more than once, how often."""
+        self._total = 0
+        """How many jobs the source has given."""
         self._written = 0
         """How many lists of records were passed to the writer."""
         self._committed = 0
@@ -128,7 +131,7 @@ class Journaling:
         self._marks: deque[tuple[int, Callable[[], None]]] = deque()
         """What may be done when so many lists are committed."""
         self._notes: dict[int, Notes] = {}
-        self.error: JournalError | None = None
+        self.error: ConductorError | None = None
 
     # At the intake
 
@@ -141,7 +144,9 @@ class Journaling:
             DuplicateKeyError: two jobs have the same key, and duplicates are errors.
             JournalError: a key is none that a journal can hold, or it cannot be read.
         """
-        texts = [text_of(key) for key in keys]
+        texts = texts_of(keys, is_strict=True)
+        self._total += len(texts)
+        self._writer.note_total(self._total)
         known = self._store.standing(texts)
         are_new = len(set(texts)) == len(texts) and self._open.isdisjoint(texts)
         if are_new and not known:
@@ -227,7 +232,7 @@ class Journaling:
             if notes is None:
                 notes = self._notes[worker_id] = Notes(self._store.live, worker_id)
             notes.write(first, first + count - 1, keys)
-            remove = notes.turn(self._oldest_held(worker_id))
+            remove = notes.turn(self._oldest_held(WorkerId(worker_id)))
         except OSError as error:
             self._on_error(JournalError(f"hand-outs cannot be written down: {error}"))
             return
@@ -295,7 +300,7 @@ class Journaling:
             self._waiting -= sum(map(_outcomes_in, records))
             for record in records:
                 if isinstance(record, JobsDone):
-                    self._open.difference_update(map(text_of, record.jobs.keys))
+                    self._open.difference_update(texts_of(record.jobs.keys))
                 elif not isinstance(record, JobRetried):
                     self._open.discard(text_of(record.job.key))
             self._deliver(records)
@@ -304,7 +309,7 @@ class Journaling:
             self._is_pausing = False
             self._pause(False)
 
-    def _on_error(self, error: JournalError) -> None:
+    def _on_error(self, error: ConductorError) -> None:
         self.error = error
         self._marks.clear()
         self._waiting = 0

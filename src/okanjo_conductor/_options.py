@@ -168,9 +168,9 @@ def checked_env(env: Mapping[Any, Any]) -> dict[str, str]:
     return dict(env)
 
 
-def check_choices(start_method: str, buffer: int | None) -> None:
+def check_choices(start_method: str | None, buffer: int | None) -> None:
     """Refuse values that no run could have."""
-    if start_method not in ("fork", "spawn"):
+    if start_method not in (None, "fork", "spawn"):
         message = f'start_method={start_method!r}: "fork" or "spawn"'
         raise ConfigurationError(message)
     if buffer is not None and buffer < 1:

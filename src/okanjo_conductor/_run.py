@@ -6,7 +6,6 @@ records of each step and carries out its commands in order. It decides nothing.
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections import deque
 from functools import partial
@@ -22,8 +21,7 @@ from okanjo_conductor._core.records import JobFailed, JobsDone
 from okanjo_conductor._core.state import ConductorState
 from okanjo_conductor._delivery import ReportBuilder
 from okanjo_conductor._intake import Intake
-from okanjo_conductor._io import bootstrap, cells, links, loggers
-from okanjo_conductor._io.conductor_link import ConductorLink
+from okanjo_conductor._io import bootstrap, loggers
 from okanjo_conductor._io.loops import call_soon
 from okanjo_conductor._posts import Posts
 from okanjo_conductor._types import Cause, JobProgress, Ordinal, WorkerId
@@ -31,7 +29,6 @@ from okanjo_conductor._vitals import Vitals
 from okanjo_conductor._wire import byvalue, failures, pickling
 from okanjo_conductor._wire import messages as msg
 from okanjo_conductor._wire.codec import Encoded, decode, size_of
-from okanjo_conductor.clusters.local import LocalCluster
 from okanjo_conductor.errors import (
     IntakeError,
     JobTimeoutError,
@@ -48,13 +45,13 @@ if TYPE_CHECKING:
     from okanjo_conductor._core.records import Record
     from okanjo_conductor._delivery import OutcomeBuffer
     from okanjo_conductor._intake import JobsQueue
-    from okanjo_conductor._io.launching import EarlyTemplate
     from okanjo_conductor._io.loops import Loop, Timer
     from okanjo_conductor._journaling import Journaling, JournalPlan
     from okanjo_conductor._snapshot import Observer, Snapshot
     from okanjo_conductor._types import Attempt, JobId, Key, Report, StatsReport
     from okanjo_conductor._wire.messages import AnyMessage
-    from okanjo_conductor.errors import JournalError, ProtocolError
+    from okanjo_conductor.clusters._base import Launch, Link
+    from okanjo_conductor.errors import ConductorError, ProtocolError
 
 _TICK = 0.02
 """Seconds after which outcomes that no frame announced are looked for."""
@@ -88,14 +85,12 @@ class Run:
         owner: Owner,
         loop: Loop,
         *,
-        boot: bootstrap.Boot,
-        env: dict[str, str],
-        early: EarlyTemplate | None,
+        launch: Launch,
         options: bytes,
         concurrency: int | None,
         slots: int,
+        largest_batch: int | None,
         policy: Policy,
-        start_method: str,
         jobs_queue: JobsQueue,
         job_key: Callable[[Any], Key] | None,
         job_timeout: float | Callable[[Any], float | None] | None,
@@ -106,15 +101,12 @@ class Run:
     ) -> None:
         self._owner = owner
         self._loop = loop
-        largest = min(buffer_limit or MAX_BATCH, MAX_BATCH)
+        largest = min(buffer_limit or MAX_BATCH, largest_batch or MAX_BATCH, MAX_BATCH)
         self._state = ConductorState(slots=slots, policy=policy, largest_batch=largest)
         self._options = options
         self._concurrency = concurrency
         self._slots = slots
-        self._cluster = LocalCluster(
-            self._loop, self, boot=boot, env=env, start_method=start_method, early=early
-        )
-        self._links: dict[int, ConductorLink] = {}
+        self._links: dict[int, Link] = {}
         self._report = ReportBuilder()
         self._journal = None if journal is None else self._make_journaling(journal)
         self.intake = Intake(jobs_queue, job_key, job_timeout, self.post, self._loop, self._journal)
@@ -125,8 +117,12 @@ class Run:
         self._pauses: set[str] = set()
         """Who is behind: the consumer, or the journal."""
         self._arena = arrays.place(owner.lookups)
-        self.lookups = Desk(owner, self._loop, self._links, self._arena)
-        self.posts = Posts(owner, self._loop, self._links, sticky, self.intake.go_on)
+        memory = None if self._arena is None else self._arena.descriptor
+        self._crew = crew = launch.open(loop, self, memory)
+        make_threads = partial(crew.make_threads, loop=loop)
+        self.lookups = Desk(owner, loop, self._links, self._arena, make_threads)
+        handlers = make_threads(1, "okanjo-conductor-handlers")
+        self.posts = Posts(owner, loop, self._links, handlers, sticky, self.intake.go_on)
         self.intake.is_expecting = self._may_bring_jobs
         self._added: dict[JobId, int] = {}
         """By unfinished job, how many jobs it has added: once, however often it is executed."""
@@ -135,7 +131,7 @@ class Run:
             self._links,
             policy,
             post=self.post,
-            signal_worker=self._cluster.signal_worker,
+            dump_stack=crew.dump_stack,
             emit=owner._emit,
         )
         self._to_add: list[tuple[Encoded, bytes | None, float | None]] = []
@@ -195,7 +191,6 @@ class Run:
         try:
             if generated is not None:
                 self.intake.add(generated)
-            self._cluster.prepare()
             self._tick()
             self.post(ev.RunStarted())
             if stop is not None:
@@ -230,7 +225,7 @@ class Run:
             self._end()
         except Exception as error:
             self._broken = self._broken or error
-        self.posts.close(lambda: self.intake.close(lambda: self._cluster.close(self._commit_rest)))
+        self.posts.close(lambda: self.intake.close(lambda: self._crew.close(self._commit_rest)))
 
     def _commit_rest(self) -> None:
         if self._journal is None:
@@ -298,7 +293,7 @@ class Run:
             now=self._loop.time(),
             began=self._began,
             phase=state.phase.name.lower(),
-            sights=state.survey({i: cells.last_started(link.cells) for i, link in links.items()}),
+            sights=state.survey({i: link.last_started() for i, link in links.items()}),
             empty=state.empty_slots,
             unfinished=state.unfinished,
             unread=self.intake.unread(length),
@@ -307,9 +302,9 @@ class Run:
         )
 
     def kill_workers(self) -> None:
-        """Send every worker SIGKILL."""
+        """End every worker by force."""
         for worker_id in tuple(self._links):
-            self._cluster.signal_worker(worker_id, signal.SIGKILL)
+            self._crew.kill(worker_id)
 
     # Events in, steps out
 
@@ -398,7 +393,7 @@ class Run:
         """Whether somebody is at work, or still to be told of outcomes, who may add jobs."""
         return self.posts.is_at_work or (self._journal is not None and self._journal.is_at_work)
 
-    def _stop_for_journal(self, error: JournalError) -> None:
+    def _stop_for_journal(self, error: ConductorError) -> None:
         self._broken = self._broken or error
         if not self._is_over:
             self.post(ev.AbortRequested(why=str(error)))
@@ -457,22 +452,7 @@ class Run:
     def _start_worker(self, command: do.StartWorker) -> None:
         worker_id = command.worker_id
         self._report.clock.ordered(worker_id, self._loop.time())
-        try:
-            ours, theirs = links.make(
-                None if self._arena is None else self._arena.descriptor,
-                None if self._journal is None else self._journal.page_path(worker_id),
-            )
-        except OSError as error:
-            detail = (
-                f"its links could not be made: {error}. Raise the limits on open files (ulimit -n) "
-                "and on the size of files (ulimit -f), or ask for fewer workers"
-            )
-            self._loop.call_soon(self.on_worker_exited, worker_id, None, None, detail)
-            return
-        self._links[worker_id] = ConductorLink(
-            worker_id, ours, self._loop, self, keeps_outcomes=self._journal is not None
-        )
-        self.posts.worker_added(worker_id)
+        page = None if self._journal is None else self._journal.page_path(worker_id)
         order = bootstrap.Start(
             worker_id,
             command.slot,
@@ -482,7 +462,12 @@ class Run:
             _root_level(),
             self._concurrency,
         )
-        self._cluster.start_worker(order, theirs)
+        try:
+            self._links[worker_id] = self._crew.start_worker(order, page)
+        except OSError as error:
+            self._loop.call_soon(self.on_worker_exited, worker_id, None, None, str(error))
+            return
+        self.posts.worker_added(worker_id)
 
     def _hand_out(self, command: do.HandOut) -> None:
         link = self._links[command.worker_id]
@@ -501,38 +486,28 @@ class Run:
 
     def _recall(self, command: do.RecallJobs) -> None:
         worker_id = command.worker_id
-        link = self._links[worker_id]
-        cells.revoke(link.cells, command.last)
-        barrier = cells.barrier_for(link.cells)
-        if barrier is None:
-            self._loop.call_later(_TICK, self._answer_recall, worker_id)
-        else:
-            barrier()
-            self._answer_recall(worker_id)
 
-    def _answer_recall(self, worker_id: int) -> None:
-        link = self._links.get(worker_id)
-        if link is not None:
-            link.tick()  # what it has finished by now needs no thought
-            beyond = Ordinal(cells.last_kept(link.cells))
-            self.post(ev.JobsRecalled(worker_id=WorkerId(worker_id), beyond=beyond))
+        def answer(beyond: Ordinal) -> None:
+            self.post(ev.JobsRecalled(worker_id=worker_id, beyond=beyond))
+
+        self._links[worker_id].recall(command.last, answer)
 
     def _stop_worker(self, command: do.StopWorker) -> None:
         link = self._links.get(command.worker_id)  # None: it could not be started, and will exit
-        if not self._cluster.withdraw(command.worker_id) and link is not None:
+        if not self._crew.withdraw(command.worker_id) and link is not None:
             link.send(msg.Stop())
 
     def _terminate(self, command: do.TerminateWorker) -> None:
-        self._cluster.signal_worker(command.worker_id, signal.SIGTERM)
+        self._crew.terminate(command.worker_id)
 
     def _kill(self, command: do.KillWorker) -> None:
-        self._cluster.signal_worker(command.worker_id, signal.SIGKILL)
+        self._crew.kill(command.worker_id)
 
     def _dump_stack(self, command: do.DumpStack) -> None:
-        self._vitals.dump_stack(command)
+        self._crew.dump_stack(command.worker_id)
 
     def _interrupt_job(self, command: do.InterruptJob) -> None:
-        self._vitals.interrupt_job(command)
+        self._crew.interrupt(command.worker_id, command.ordinal, command.limit)
 
     def _cancel_job(self, command: do.CancelJob) -> None:
         self._links[command.worker_id].send(msg.Cancel(command.ordinal, command.limit))
@@ -577,8 +552,8 @@ class Run:
         link = self._links.get(worker_id)
         claimed, running, stderr, stack = None, None, "", ""
         if link is not None:
-            claimed, running = cells.last_started(link.cells), cells.running(link.cells)
-            skipped = cells.last_skipped(link.cells)
+            claimed, running = link.last_started(), link.running()
+            skipped = link.last_skipped()
             stack = link.take_stack()
             link.finish()  # the core may answer its last outcomes with a hand-out: still a link
             if skipped is not None:
@@ -617,7 +592,7 @@ class Run:
     def on_garbage(self, worker_id: int, error: ProtocolError) -> None:
         """A worker's links carry garbage: end it, its outcomes cannot be believed."""
         self._last_words[worker_id] = f"something wrote into the worker's own descriptors: {error}"
-        self._cluster.signal_worker(worker_id, signal.SIGKILL)
+        self._crew.kill(worker_id)
 
     def on_outcomes(
         self, worker_id: int, ordinals: list[int], nanoseconds: list[int], results: list[Any]

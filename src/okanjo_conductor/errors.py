@@ -300,8 +300,8 @@ class DuplicateKeyError(ConductorError, ValueError):
     def __str__(self) -> str:
         return (
             f"two jobs of this run have the key {self.key!r}. Give a job_key that tells them "
-            'apart, or say duplicates="skip" to execute the first one only, or duplicates="number" to '
-            "execute all"
+            'apart, or say duplicates="skip" to execute the first one only, or '
+            'duplicates="number" to execute all'
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 
 def say(job):
@@ -15,7 +16,7 @@ def say(job):
 def tell(job):
     """Say that this is being executed, and go on until there is a file that says to end."""
     say(job)
-    while not os.path.exists(f"end {job}"):
+    while not Path(f"end {job}").exists():
         time.sleep(0.01)
     return job
 

@@ -83,7 +83,7 @@ def test_a_run_that_is_killed_a_hundred_times_ends_as_one_that_is_not(tmp_path):
     killed.mkdir()
     assert not is_killed(plain, jobs=6000)
 
-    kills, chance = 0, random.Random(6)  # noqa: S311 - a schedule, no secret
+    kills, chance = 0, random.Random(6)
     while is_killed(killed, 6000, chance.uniform(0.1, 0.45) if kills < KILLS else None):
         kills += 1
 
@@ -164,7 +164,11 @@ def test_what_a_dead_conductor_had_not_read_yet_is_not_executed_again(tmp_path):
         from okanjo_conductor import Conductor
 
         Conductor(
-            journaled.work, jobs_queue=range(100_000), worker_limit=2, logging=False, journal="run.db"
+            journaled.work,
+            jobs_queue=range(100_000),
+            worker_limit=2,
+            logging=False,
+            journal="run.db",
         ).run()
     """
     program = start_script(tmp_path, text)
@@ -234,7 +238,7 @@ def test_where_there_is_no_room_the_run_stops_and_loses_nothing(tmp_path):
 def test_a_run_is_not_resumed_with_another_program(tmp_path):
     def conductor(source, **options):
         names = {}
-        exec(source, names)  # noqa: S102 - a program that changes
+        exec(source, names)
         return Conductor(
             names["work"], jobs_queue=[1, 2], logging=False, journal=tmp_path / "run.db", **options
         )

@@ -126,8 +126,8 @@ def test_what_a_stopped_run_has_given_back_is_executed_by_the_next(program):
 
 def test_jobs_are_told_apart_by_what_they_are(program):
     jobs = [{"a": 1, "b": [2]}, {"b": [2], "a": 2}, (1, 2), "1", 1]
-    program.run(jobs, lambda job: repr(job))
-    _, report = program.run([{"b": [2], "a": 1}, *jobs[1:]], lambda job: repr(job))
+    program.run(jobs, repr)
+    _, report = program.run([{"b": [2], "a": 1}, *jobs[1:]], repr)
     assert report.skipped == 5
 
 

@@ -134,12 +134,12 @@ def revoke(cells: memoryview[int], last: int) -> None:
     cells[HIGH] = last
 
 
-def last_kept(cells: memoryview[int]) -> int:
+def last_kept(cells: memoryview[int]) -> Ordinal:
     """The last ordinal that the worker may still execute after `revoke`.
 
     It is the one in the race: the worker will execute it or decline it. All later ones are free.
     """
-    return max(cells[LOW], cells[CLAIM])
+    return max(cells[LOW], cells[CLAIM])  # type: ignore[return-value]  # an ordinal is an int
 
 
 def decline(cells: memoryview[int], ordinal: int) -> None:

@@ -112,8 +112,13 @@ class Writer:
             self._wait()
 
     def abandon(self) -> None:
-        """Write no more: this is a process that a job has forked."""
+        """Write no more: this is a process that a job has forked, or the worker has ended."""
         self.edge = -1
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self.abandon()
+        self.ring.release()
 
     def _has_room(self, size: int) -> bool:
         if self.edge < 0:

@@ -57,11 +57,13 @@ class Feeding:
     def __init__(self, store: Store, connection: sqlite3.Connection, sinks: Sequence[Sink]) -> None:
         self._connection = connection
         self._entries = Entries(store.path, connection, store.values)
-        self._all = [_Fed(sink) for sink in sinks]
+        self._all: list[_Fed] = []
         require_names(sinks)
         try:
-            for fed in self._all:
+            for sink in sinks:
+                fed = _Fed(sink)
                 self._open(fed, is_durable=store.is_durable)
+                self._all.append(fed)
         except BaseException:
             self.rewind()
             raise

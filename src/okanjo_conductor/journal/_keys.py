@@ -51,15 +51,19 @@ def text_of(key: Key) -> str:
         raise _no_key(key, str(error)) from None
 
 
-def texts_of(keys: Sequence[Key]) -> list[str]:
-    """Return the texts of many keys; a key that has none gets one that says what it looks like."""
+def texts_of(keys: Sequence[Key], *, is_strict: bool = False) -> list[str]:
+    """Return the texts of many keys; a key that has none gets one that says what it looks like.
+
+    Raises:
+        JobKeyError: a key has none, and this is strict.
+    """
     kinds = set(map(type, keys))
     if kinds == {int}:
         with suppress(ValueError):  # an int of thousands of digits
             return list(map(str, keys))
     if kinds == {str} and "".join(keys).isascii():  # type: ignore[arg-type]  # all are str
         return list(map(encode_basestring, keys))  # type: ignore[arg-type]  # as above
-    return [safe_text_of(key) for key in keys]
+    return list(map(text_of if is_strict else safe_text_of, keys))
 
 
 def safe_text_of(key: Key) -> str:

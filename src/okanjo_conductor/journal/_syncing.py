@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,6 +30,13 @@ class Syncing:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._known: set[str] = set()
+        self._due = monotonic() + PERIOD
+
+    def sync_if_due(self) -> None:
+        """Do it if the last time was long ago."""
+        if (now := monotonic()) >= self._due:
+            self._due = now + PERIOD
+            self.sync()
 
     def sync(self) -> None:
         """Return when everything is on the disk that was written before; or cannot be."""
@@ -46,7 +54,7 @@ class Syncing:
                 with mmap.mmap(file.fileno(), mmap.PAGESIZE) as cells:
                     cells.flush()
             else:
-                os.fdatasync(file.fileno())
+                os.fsync(file.fileno())
 
     def _sync_folder(self) -> None:
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)

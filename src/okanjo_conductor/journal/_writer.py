@@ -30,6 +30,7 @@ from okanjo_conductor.errors import SerialisationError
 from okanjo_conductor.journal._errors import told, translated
 from okanjo_conductor.journal._feeding import Feeding
 from okanjo_conductor.journal._keys import safe_text_of, texts_of
+from okanjo_conductor.journal._syncing import PERIOD, Syncing
 from okanjo_conductor.journal._values import json_of
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class Writer:
             self._connection.close()
             raise
         self._rows = Rows(self._connection, store)
+        self._syncing = Syncing(store.live)
         self._changed = threading.Condition()
         self._work = Work()
         self._is_hurried = False
@@ -164,9 +166,9 @@ class Writer:
 
     def close(self, then: Callable[[], Any]) -> None:
         """Commit what there is, close the sinks, and call a function when that is done."""
-        with self._changed:
+        with self._changed:  # a Condition's lock can be taken again by who holds it
             self._is_closing = True
-        self.flush(then)
+            self.flush(then)
 
     # In the thread
 
@@ -176,19 +178,21 @@ class Writer:
         is_over = False
         while not is_over:
             work, is_over = self._next(last + _PERIOD)
-            if self._error is None:
+            self._syncing.sync_if_due()
+            if self._error is None and work.is_due:
                 self._attempt(lambda work=work: self._commit(work))  # type: ignore[misc]
             if is_over:
                 self._finish()
             for then in work.then:
                 call_soon(self._loop, then)
-            last = time.monotonic()
+            if work.is_due:
+                last = time.monotonic()
 
     def _next(self, not_before: float) -> tuple[Work, bool]:
-        """Wait for work; return all there is, and whether it is the last."""
+        """Wait for work, not for ever; return all there is, and whether it is the last."""
         with self._changed:
-            while not self._work.is_due:
-                self._changed.wait()
+            if not self._work.is_due:
+                self._changed.wait(PERIOD)
             while not self._is_hurried and (rest := not_before - time.monotonic()) > 0:
                 self._changed.wait(rest)
             work, self._work = self._work, Work()

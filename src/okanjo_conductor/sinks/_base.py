@@ -65,7 +65,11 @@ class Sink:
         raise NotImplementedError
 
     def rewind(self, position: Any) -> None:
-        """Forget what was written beyond a position, and close: it could not be committed."""
+        """Forget what was written beyond a position, and close: it could not be committed.
+
+        Args:
+            position: the last one that was; what `open` has returned counts as committed.
+        """
 
     def close(self) -> Any:
         """Write what was held back, and close; return the last position."""

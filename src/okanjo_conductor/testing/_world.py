@@ -275,7 +275,9 @@ class World:
         limits: further fields of `Policy`.
     """
 
-    def __init__(self, *, slots: int = 2, retry: Retry | None = None, **limits: Any) -> None:
+    def __init__(  # noqa: PLR0915 - a world has many books
+        self, *, slots: int = 2, retry: Retry | None = None, **limits: Any
+    ) -> None:
         self.retry = retry or Retry()
         self.slots = slots
         self.policy = policy = Policy(
