@@ -273,6 +273,10 @@ class Run:
         self.post(ev.CancelRequested(job_id=job_id))
         return True
 
+    def set_limit(self, seconds: float) -> None:
+        """Let jobs without a time limit of their own have this one."""
+        self.post(ev.LimitSet(seconds=seconds))
+
     def resize(self, slots: int) -> None:
         """Let there be more workers, or fewer."""
         self._slots = slots
