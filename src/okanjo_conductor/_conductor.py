@@ -425,8 +425,10 @@ class Conductor(EventEmitter):
 
         Raises:
             ConductorStateError: no run goes on.
+            ConfigurationError: the cluster cannot end a worker.
         """
         run, limit = self._run, checked_seconds("seconds", seconds)
+        refuse_what_it_lacks(self._cluster, {"job_timeout": limit})
         if run is None or limit is None:
             message = "set_job_timeout(seconds) is for a run that goes on; before, use job_timeout"
             raise ConductorStateError(message)
