@@ -7,7 +7,8 @@ import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from okanjo_conductor._delivery import OutcomeBuffer, Reorderer, outcomes_of, size_of
+from okanjo_conductor._core.outcomes import outcomes_of, size_of
+from okanjo_conductor._delivery import OutcomeBuffer, Reorderer
 from okanjo_conductor._io import loops
 
 if TYPE_CHECKING:

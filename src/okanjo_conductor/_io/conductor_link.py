@@ -71,12 +71,14 @@ class ConductorLink:
         ends: ConductorEnds,
         loop: Loop,
         receiver: Receiver,
+        *,
+        keeps_outcomes: bool = False,
     ) -> None:
         self._worker_id = worker_id
         self._ends = ends
         self._loop = loop
         self._receiver = receiver
-        self._log = Reader(ends.cells)
+        self._log = Reader(ends.cells, keeps=keeps_outcomes)
         self._connection = Connection()
         self._is_open = True
         self._is_closed = False
@@ -98,6 +100,10 @@ class ConductorLink:
         """What the worker must be told before anything else, if it has to be told things."""
         self._box_read = 0
         """How much of the black box was taken."""
+        self._keeps_outcomes = keeps_outcomes
+        """Whether the worker may write over its outcomes only when it is told so."""
+        if keeps_outcomes:
+            ends.cells[cells.KEPT] = 1
         self._stdout, self._stderr = (
             None if descriptor is None else LineForwarder(loop, descriptor, name)
             for descriptor, name in ((ends.stdout, "stdout"), (ends.stderr, "stderr"))
@@ -136,6 +142,24 @@ class ConductorLink:
         if not self._is_closed:
             self.tick()  # what it has finished by now needs no thought
             answer(cells.last_kept(self._ends.cells))
+
+    @property
+    def settled(self) -> int | None:
+        """Position in the outcome log before which everything was passed on.
+
+        None: that is hard to say, or nothing is kept there.
+        """
+        return self._log.position if self._keeps_outcomes and not self._stash[0] else None
+
+    def free(self, position: int) -> None:
+        """Let the worker write over outcomes before this position: they are kept elsewhere."""
+        if not self._is_closed:
+            self._log.free(position)
+
+    def note_kept(self) -> None:
+        """Let the worker go on after a large outcome: it is kept elsewhere."""
+        if not self._is_closed:
+            self._ends.cells[cells.KEPT] += 1
 
     @property
     def stderr(self) -> str:

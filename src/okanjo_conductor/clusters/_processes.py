@@ -79,14 +79,14 @@ class ProcessCrew(Crew):
         self._links: dict[int, ConductorLink] = {}
         self._template: _Process | None = None if early is None else self._watch(early.process)
 
-    def start_worker(self, order: Start) -> ConductorLink:
+    def start_worker(self, order: Start, page: str | None) -> ConductorLink:
         """Order a worker.
 
         Raises:
             OSError: there are no links for it, or no process.
         """
         try:
-            ours, theirs = links.make(self._arrays)
+            ours, theirs = links.make(self._arrays, page_path=page)
         except OSError as error:
             raise OSError(links.NONE_LEFT.format(error)) from error
         try:
@@ -95,7 +95,9 @@ class ProcessCrew(Crew):
             ours.close()
             theirs.close()
             raise OSError(_NO_PROCESS.format(error)) from error
-        link = ConductorLink(order.worker_id, ours, self._loop, self._watcher)
+        link = ConductorLink(
+            order.worker_id, ours, self._loop, self._watcher, keeps_outcomes=page is not None
+        )
         self._links[order.worker_id] = link
         cpus = self._cluster.cpus_of(self._program, order.slot)
         self._assign(order._replace(cpus=cpus), theirs, process)
