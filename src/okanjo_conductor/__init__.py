@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._conductor import Conductor, conduct
     from okanjo_conductor._io.assignment import is_worker
     from okanjo_conductor._runtime import current_job, current_worker
+    from okanjo_conductor._snapshot import Snapshot, WorkerSnapshot
     from okanjo_conductor._types import (
         LATER,
         Attempt,
@@ -28,16 +29,20 @@ if TYPE_CHECKING:
         LookupStats,
         Message,
         Outcome,
+        RecentFailure,
         Recycle,
         Report,
         Retry,
         StatsAggregate,
         StatsReport,
+        TimeSplit,
         WorkerExit,
         WorkerStats,
         WorkerStuck,
     )
     from okanjo_conductor._worker import ConductorWorker, command
+    from okanjo_conductor.clusters.local import LocalCluster
+    from okanjo_conductor.journal import JournalEntry, JournalReader, RunInfo, open_journal
     from okanjo_conductor.lookups._kinds import ABSENT, Loading, Lookup
     from okanjo_conductor.lookups.table import LookupTable
 
@@ -48,7 +53,10 @@ _HOMES = {
     "_worker": ("ConductorWorker", "command"),
     "_runtime": ("current_job", "current_worker"),
     "_io.assignment": ("is_worker",),
+    "clusters.local": ("LocalCluster",),
+    "journal": ("JournalEntry", "JournalReader", "RunInfo", "open_journal"),
     "lookups.table": ("LookupTable",),
+    "_snapshot": ("Snapshot", "WorkerSnapshot"),
     "_types": (
         "LATER",
         "Attempt",
@@ -60,11 +68,13 @@ _HOMES = {
         "LookupStats",
         "Message",
         "Outcome",
+        "RecentFailure",
         "Recycle",
         "Report",
         "Retry",
         "StatsAggregate",
         "StatsReport",
+        "TimeSplit",
         "WorkerExit",
         "WorkerStats",
         "WorkerStuck",
@@ -81,6 +91,7 @@ __all__ = [
     "Recycle",
     "exponential",
     "LookupTable",
+    "LocalCluster",
     # the worker process
     "ConductorWorker",
     "AsyncConductorWorker",
@@ -103,12 +114,21 @@ __all__ = [
     "Attempt",
     "Report",
     "FailureGroup",
+    "TimeSplit",
+    "Snapshot",
+    "WorkerSnapshot",
+    "RecentFailure",
     "WorkerExit",
     "WorkerStuck",
     "JobProgress",
     "StatsReport",
     "StatsAggregate",
     "WorkerStats",
+    # journals
+    "open_journal",
+    "JournalReader",
+    "JournalEntry",
+    "RunInfo",
     # what goes wrong
     "errors",
     "__version__",

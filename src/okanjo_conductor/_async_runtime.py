@@ -24,7 +24,7 @@ from functools import partial
 from time import perf_counter_ns
 
 from okanjo_conductor._async_talk import AsyncTalk
-from okanjo_conductor._io.cells import CLAIM, HIGH, LOW, RUNNING
+from okanjo_conductor._io.cells import CLAIM, HIGH, LOW, PARALLEL, RUNNING
 from okanjo_conductor._io.leaving import WorkerLeft, leave_fork, leave_process
 from okanjo_conductor._io.loops import call_soon, new_asyncio_loop
 from okanjo_conductor._logs import log
@@ -166,6 +166,7 @@ class AsyncRuntime(Runtime):
         os.set_blocking(link.fileno(), True)  # uvloop has ended that; who sends waits for room
         self._await(worker.setup)
         worker.start_monitoring()
+        link.cells[PARALLEL] = self._concurrency
         link.send(Ready([], self._concurrency, can_cancel=True))
         self._work()
         self._await(worker.teardown)
@@ -306,7 +307,8 @@ class AsyncRuntime(Runtime):
                 value = await value
             if value is LATER:
                 _refuse("LATER")
-            item: Item = value if type(value) is int else self._done_item(value)
+            is_bare = type(value) is int and not self._outputs
+            item: Item = value if is_bare else self._done_item(value)
         except BaseException as error:
             self._fail(attempt, error)
         else:
@@ -340,6 +342,9 @@ class AsyncRuntime(Runtime):
                 self._loop.call_soon(self._ring_soon)
         except BaseException as error:
             self._break(error)
+
+    def _wait_until_kept(self) -> None:
+        """Go on: there are other jobs in flight."""
 
     def _ring_soon(self) -> None:
         """Tell of the outcomes of a turn of the loop together."""

@@ -23,12 +23,15 @@ from okanjo_conductor._io.bootstrap import Boot
 from okanjo_conductor._io.loggers import log
 from okanjo_conductor._options import (
     DEFAULT_TYPE,
+    Keeping,
     check_choices,
+    check_keeping,
     check_policy,
     checked_concurrency,
     checked_env,
     checked_limit,
     checked_lookups,
+    checked_progress,
     checked_seconds,
     checked_timeout,
     encoded_options,
@@ -56,12 +59,16 @@ if TYPE_CHECKING:
     from okanjo_conductor._intake import JobsQueue
     from okanjo_conductor._io.light_loop import LightLoop
     from okanjo_conductor._io.loops import Loop
+    from okanjo_conductor._journaling import JournalPlan
     from okanjo_conductor._outcomes import Outcomes
     from okanjo_conductor._posts import Handler, WorkerReply
+    from okanjo_conductor._progress.view import View
     from okanjo_conductor._run import Run
+    from okanjo_conductor._snapshot import Snapshot
     from okanjo_conductor._types import Key, Message, Report, StatsReport
     from okanjo_conductor._wire.codec import Encoded
     from okanjo_conductor.clusters._base import Cluster
+    from okanjo_conductor.journal import JournalEntry
 
 _STUCK_AFTER = 300.0
 """Seconds, by default."""
@@ -91,7 +98,8 @@ class Conductor(EventEmitter):
             `LocalCluster`. Options that a cluster cannot honour are refused.
         start_method: ``"fork"`` from a clean template process, or ``"spawn"`` each worker afresh;
             default: from a template where that is possible.
-        job_key: what identifies a job, as a function of it; default: its number, from 0.
+        job_key: what identifies a job, as a function of it; default: the ``key`` of `jobs_queue`
+            where that has one (see `okanjo_conductor.sources`), else the job's number, from 0.
         retry: how often a job may be executed again after a bad end.
         job_timeout: seconds that an attempt may take, or a function of the job that gives them or
             None; the clock starts when the job does. Then the worker's stack is taken and the
@@ -114,6 +122,22 @@ class Conductor(EventEmitter):
             before SIGKILL.
         buffer: outcomes that may wait for a consumer of `outcomes` before no further job is read;
             default: a few batches.
+        journal: path of a file that makes the run survive the death of this process: every outcome
+            is in it before it is seen, and the same program, started again, goes on.
+        duplicates: of jobs with the same key, in a run with a journal: ``"error"`` ends the run,
+            ``"skip"`` executes the first only, ``"number"`` executes all, as ``key#2`` and so on.
+        rerun: which of the jobs that have their outcome from an earlier run are executed again:
+            ``"failed"``, keys, or a function of a `JournalEntry`; default: none. Jobs that were
+            cancelled, or never ended, are executed in any case.
+        version: of your code, for the journal: a run with another one is not resumed.
+        accept_changed: resume also where the worker, its options or `version` have changed.
+        durability: ``"full"``: what is in the journal survives a power cut, too.
+        sink: where values are written to, one or several of `okanjo_conductor.sinks`, or a
+            function of an `Outcome`; with a journal each exactly once, however often a run dies.
+        progress: whether to show on standard error how the run stands: on a terminal as a live
+            view with a line per worker (where ``rich`` is installed, extra ``cli``), or as a bar
+            (``tqdm``, extra ``progress``, also in notebooks), elsewhere as a line now and then. A
+            number: seconds between such lines.
 
     Raises:
         ConfigurationError: an option makes no sense.
@@ -152,11 +176,22 @@ class Conductor(EventEmitter):
         max_failures: float | None = None,
         abort_grace: float = 1.0,
         buffer: int | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        duplicates: str = "error",
+        rerun: str | Iterable[Key] | Callable[[JournalEntry], bool] | None = None,
+        version: str | None = None,
+        accept_changed: bool = False,
+        durability: str = "normal",
+        sink: Any = None,
+        progress: bool | float = False,
     ) -> None:
         super().__init__()
         self._cluster = find_cluster(cluster)
         self._worker = worker
-        self._target = find_target(worker, worker_type)
+        travels = self._cluster.capabilities.is_isolated
+        self._target = find_target(worker, worker_type, travels=travels)
+        self._program = worker, dict(worker_options or {}), job_key
+        """What the outcomes depend on."""
         self._worker_type = worker_type
         self._worker_limit = self._limited(worker_limit)
         self._worker_env = checked_env(worker_env or {})
@@ -183,6 +218,17 @@ class Conductor(EventEmitter):
         check_policy(self._policy)
         refuse_what_it_lacks(self._cluster, self._asked())
         self._buffer_limit = buffer
+        self._keeping = Keeping(
+            path=journal,
+            duplicates=duplicates,
+            rerun=rerun,
+            version=version,
+            accept_changed=accept_changed,
+            durability=durability,
+            sink=sink,
+        )
+        check_keeping(self._keeping)
+        self._progress = checked_progress(progress)
         self.logging = logging
         self.lookups = {} if lookups is None else checked_lookups(lookups)
         self.jobs_queue = jobs_queue
@@ -344,7 +390,14 @@ class Conductor(EventEmitter):
         """
         from okanjo_conductor._outcomes import Outcomes
 
-        return Outcomes(self._start, self._run_blocking, self.abort, ordered=ordered)
+        is_alone = not self._cluster.capabilities.is_concurrent
+        return Outcomes(
+            self._start,
+            self._run_blocking,
+            self.abort,
+            ordered=ordered,
+            steps=self._run_in_steps if is_alone else None,
+        )
 
     def cancel(self, key: Key) -> bool:
         """Cancel a job: it ends as cancelled, also if it is being executed.
@@ -371,6 +424,23 @@ class Conductor(EventEmitter):
         if self._run is not None:
             with suppress(_RunIsOverError):
                 self._call(self._run.resize, self._worker_limit)
+
+    def set_job_timeout(self, seconds: float) -> None:
+        """Give jobs that have no time limit one, also those that are being executed.
+
+        For who finds out only while the run goes on how long jobs may take. Called again, the last
+        one counts. Before the run there is `job_timeout`.
+
+        Raises:
+            ConductorStateError: no run goes on.
+            ConfigurationError: the cluster cannot end a worker.
+        """
+        run, limit = self._run, checked_seconds("seconds", seconds)
+        refuse_what_it_lacks(self._cluster, {"job_timeout": limit})
+        if run is None or limit is None:
+            message = "set_job_timeout(seconds) is for a run that goes on; before, use job_timeout"
+            raise ConductorStateError(message)
+        self._soon(run.set_limit, limit)
 
     def drain(self, deadline: float | None = None) -> None:
         """Stop softly: finish the jobs in execution, start no other, give back the rest.
@@ -411,6 +481,25 @@ class Conductor(EventEmitter):
                 "the job when the run goes on"
             )
             raise ConductorStateError(message)
+
+    def snapshot(self) -> Snapshot:
+        """Say how the run stands: counts, rate, time left, what each worker does.
+
+        From any thread, at any time; it waits until the thread of the run takes a breath. It costs
+        that thread about as much as handing out a few jobs, and nothing when nobody asks. Before
+        the run it is empty; afterwards it tells the end.
+        """
+        from okanjo_conductor import _snapshot as snapshots
+
+        run = self._run
+        if run is not None:
+            length = self._jobs_queue._length()
+            with suppress(_RunIsOverError):
+                taken: Snapshot = self._call(run.snapshot, length)
+                return snapshots.with_memory(taken)
+        if self._report is not None:
+            return snapshots.of_report(self._report)
+        return snapshots.of_nothing()
 
     # Messages
 
@@ -658,12 +747,38 @@ class Conductor(EventEmitter):
                 raise
             return run.result()
 
+    def _run_in_steps(
+        self, buffer: OutcomeBuffer, stops: list[Callable[[], None]]
+    ) -> Generator[None]:
+        """Run in this thread, and pause whenever the loop is stopped by one of `stops`."""
+        from okanjo_conductor._io.light_loop import LightLoop
+
+        with closing(LightLoop()) as loop, self._life(loop):
+            generated = self._generate()
+            if hasattr(generated, "__await__"):
+                generated = loop.upgrade().run_until_complete(_generated(generated))
+            self._run = run = self._make_run(loop, buffer)
+            stops.append(loop.stop)
+            try:
+                run.begin(generated, self._stop, loop.stop)
+                while not run.is_closed:
+                    loop.run_forever()
+                    yield
+            except BaseException:  # the iteration was left, most likely
+                run.interrupt("the iteration over outcomes was left")
+                buffer.discard()
+                _run_until_closed(loop, run)
+                raise
+            yield
+            run.result()
+
     @contextmanager
     def _life(self, loop: Loop) -> Generator[None]:
         self._check_start()
         self._has_started = self._is_processing = True
         self._loop = loop
         self._thread = threading.get_ident()
+        view = self._open_view()
         try:
             yield
         finally:
@@ -671,7 +786,16 @@ class Conductor(EventEmitter):
             for call in tuple(self._calls):
                 call.cancel()
             self._is_processing = False
+            if view is not None:
+                view.close(self._report)
             self._emit("end")
+
+    def _open_view(self) -> View | None:
+        if self._progress is False:
+            return None
+        from okanjo_conductor._progress.view import View
+
+        return View(self.snapshot, None if self._progress is True else self._progress)
 
     def _make_run(self, loop: Loop, buffer: OutcomeBuffer | None) -> Run:
         boot = Boot(self._target, list(sys.path), list(sys.argv))
@@ -679,9 +803,12 @@ class Conductor(EventEmitter):
             self._worker, boot, self._environment(), self._start_method, self._worker_limit
         )
         launch = self._cluster.launch(program)  # a template boots while this process loads the rest
+        plan = None
         try:
             from okanjo_conductor._run import Run
 
+            if self._keeping.path is not None:
+                plan = self._open_journal()
             return Run(
                 self,
                 loop,
@@ -697,10 +824,18 @@ class Conductor(EventEmitter):
                 buffer=buffer,
                 buffer_limit=self._buffer_limit,
                 sticky=self._sticky,
+                journal=plan,
             )
         except BaseException:
             launch.abandon()
+            if plan is not None:
+                plan.store.close()
             raise
+
+    def _open_journal(self) -> JournalPlan:
+        from okanjo_conductor import _resuming as resuming  # only for those who have a journal
+
+        return resuming.open_journal(self._keeping, self._program, self._policy)
 
     def _limited(self, worker_limit: int | None) -> int:
         """Count the workers there may be, in this cluster."""

@@ -6,13 +6,13 @@ them, bounded: when it is full the core reads no further jobs until there is roo
 
 from __future__ import annotations
 
-import heapq
 import threading
 from collections import deque
-from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
+from okanjo_conductor._core.outcomes import outcomes_of, size_of
 from okanjo_conductor._core.records import JobFailed, JobRetried, JobsDone
+from okanjo_conductor._largest import Largest
 from okanjo_conductor._types import (
     LOOKUP_COUNTERS,
     MAX_FAILURE_GROUPS,
@@ -20,72 +20,27 @@ from okanjo_conductor._types import (
     FailureGroup,
     JobState,
     LookupStats,
-    Outcome,
+    RecentFailure,
     Report,
+    TimeSplit,
 )
 from okanjo_conductor._wire.failures import qualified_name, text_of
+from okanjo_conductor.errors import RemoteTraceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from okanjo_conductor._core.records import Record
-    from okanjo_conductor._types import Key, WorkerExit
+    from okanjo_conductor._types import Outcome, WorkerExit
 
 _KEYS_PER_GROUP = 5
-_SLOWEST = 10
-
-
-def outcomes_of(record: JobsDone | JobFailed) -> Iterator[Outcome]:
-    """Make the outcomes of a record."""
-    if isinstance(record, JobFailed):
-        last = record.history[-1] if record.history else None
-        yield Outcome(
-            key=record.job.key,
-            job=record.job.payload,
-            state=record.state,
-            value=None,
-            error=record.error,
-            cause=record.cause,
-            attempts=len(record.history),
-            history=record.history,
-            worker_id=record.worker_id,
-            slot=record.slot,
-            seconds=last.seconds if last else None,
-        )
-        return
-    if record.histories:
-        yield from _outcomes_with_a_past(record)
-        return
-    jobs = record.jobs
-    seconds = [nanoseconds / 1e9 for nanoseconds in record.nanoseconds]
-    fixed = (None, None, 1, (), record.worker_id, record.slot)
-    columns = (jobs.keys, jobs.payloads, repeat(JobState.DONE), record.values)
-    yield from map(Outcome._make, zip(*columns, *map(repeat, fixed), seconds, strict=False))
-
-
-def _outcomes_with_a_past(record: JobsDone) -> Iterator[Outcome]:
-    jobs = record.jobs
-    columns = (jobs.ids, jobs.keys, jobs.payloads, record.values, record.nanoseconds)
-    for job_id, key, payload, value, nanoseconds in zip(*columns, strict=True):
-        history = record.histories.get(job_id, ())
-        yield Outcome(
-            key=key,
-            job=payload,
-            state=JobState.DONE,
-            value=value,
-            error=None,
-            cause=None,
-            attempts=len(history) + 1,
-            history=history,
-            worker_id=record.worker_id,
-            slot=record.slot,
-            seconds=nanoseconds / 1e9,
-        )
-
-
-def size_of(record: JobsDone | JobFailed) -> int:
-    """Count the outcomes of a record."""
-    return len(record.jobs) if isinstance(record, JobsDone) else 1
+_LONGEST_ERROR = 2000
+"""Characters of an error's text that are kept: there may be anything in it."""
+_LONGEST_TRACEBACK = 8000
+_RECENT = 5
+"""Failures and lost workers that a snapshot tells."""
+_WORTH_WEIGHING = 1024
+"""Bytes: smaller values are no big ones, however small the others are."""
 
 
 class ReportBuilder:
@@ -94,20 +49,35 @@ class ReportBuilder:
     def __init__(self) -> None:
         self._report = Report(counts=dict.fromkeys(JobState, 0))
         self._groups: dict[tuple[Any, ...], FailureGroup] = {}
-        self._slowest: list[tuple[int, int, Key]] = []
-        """A heap of nanoseconds, job id and key."""
+        self._slowest = Largest()
+        self.values = Largest(_WORTH_WEIGHING)
+        """Bytes of values."""
+        self.clock = WorkClock()
+        self.recent_failures: deque[RecentFailure] = deque(maxlen=_RECENT)
+        self.recent_exits: deque[WorkerExit] = deque(maxlen=_RECENT)
 
     def add(self, record: Record) -> None:
         """Take a record into account."""
         report = self._report
         if isinstance(record, JobsDone):
-            report.counts[JobState.DONE] += len(record.jobs)
+            count = len(record.jobs)
+            report.counts[JobState.DONE] += count
+            self.clock.note_work(count, sum(record.nanoseconds))
             self._note_slow(record)
         elif isinstance(record, JobFailed):
             report.counts[record.state] += 1
+            _count(report.causes, record.cause)
+            if record.history:
+                self.clock.note_attempt(record.history[-1].seconds)
             self._note_failure(record)
         else:
             report.retries += 1
+            _count(report.retried, record.attempt.cause)
+            self.clock.note_attempt(record.attempt.seconds)
+
+    def jobs_skipped(self, count: int) -> None:
+        """Count jobs that are not executed."""
+        self._report.skipped += count
 
     def worker_started(self) -> None:
         """Count a worker."""
@@ -116,48 +86,149 @@ class ReportBuilder:
     def worker_lost(self, end: WorkerExit) -> None:
         """Count a worker that ended before its work was done."""
         self._report.workers_lost += 1
+        if end.cause is not None:
+            _count(self._report.lost_causes, end.cause)
+        self.recent_exits.append(end)
         if len(self._report.worker_exits) < MAX_WORKER_EXITS:
             self._report.worker_exits.append(end)
 
-    def build(self, seconds: float, unstarted: int, last_stats: dict[str, Any]) -> Report:
-        """Return the account."""
+    @property
+    def so_far(self) -> Report:
+        """The account, which is being kept: to be read, not to be given away."""
+        return self._report
+
+    def build(
+        self,
+        seconds: float,
+        unstarted: int,
+        last_stats: dict[str, Any],
+        *,
+        payloads: Largest,
+        now: float,
+    ) -> Report:
+        """Return the account.
+
+        Args:
+            payloads: bytes of the payloads.
+            now: when the run ended.
+        """
         report = self._report
         report.seconds = seconds
         report.unstarted = unstarted
         report.last_stats = last_stats
         report.lookups = _lookup_stats(last_stats)
         report.failures = sorted(self._groups.values(), key=lambda g: -g.count)
-        report.slowest = [(ns / 1e9, key) for ns, _, key in sorted(self._slowest, reverse=True)]
+        report.slowest = [(ns / 1e9, key) for ns, key in self._slowest.listed()]
+        report.biggest_payloads = payloads.listed()
+        report.biggest_values = self.values.listed()
+        report.time = self.clock.split(now)
         return report
 
     def _note_slow(self, record: JobsDone) -> None:
-        heap = self._slowest
-        if len(heap) == _SLOWEST and max(record.nanoseconds) <= heap[0][0]:
-            return
-        jobs = record.jobs
-        for entry in zip(record.nanoseconds, jobs.ids, jobs.keys, strict=True):
-            if len(heap) < _SLOWEST:
-                heapq.heappush(heap, entry)
-            elif entry[0] > heap[0][0]:
-                heapq.heapreplace(heap, entry)
+        slowest, jobs = self._slowest, record.jobs
+        if max(record.nanoseconds) > slowest.floor:
+            for entry in zip(record.nanoseconds, jobs.ids, jobs.keys, strict=True):
+                slowest.note(*entry)
 
     def _note_failure(self, record: JobFailed) -> None:
         name = getattr(record.error, "type_name", None) or qualified_name(type(record.error))
-        group = (record.state, record.cause, name, record.place)
+        error = f"{name}: {text_of(record.error)[:_LONGEST_ERROR]}"
+        key, place = record.job.key, record.place
+        self.recent_failures.append(RecentFailure(key, record.state, record.cause, error))
+        group = (record.state, record.cause, name, place)
         known = self._groups.get(group)
-        if known is None and len(self._groups) >= MAX_FAILURE_GROUPS:
-            self._report.failures_not_shown += 1
-            return
-        count = 0
-        keys: tuple[Key, ...] = ()
-        error = f"{name}: {text_of(record.error)}"
         if known is not None:
-            count, keys, error = known.count, known.keys, known.error
-        if len(keys) < _KEYS_PER_GROUP:
-            keys = (*keys, record.job.key)
-        self._groups[group] = FailureGroup(
-            record.state, record.cause, error, record.place, count + 1, keys
-        )
+            keys = (*known.keys, key) if len(known.keys) < _KEYS_PER_GROUP else known.keys
+            self._groups[group] = known._replace(count=known.count + 1, keys=keys)
+        elif len(self._groups) >= MAX_FAILURE_GROUPS:
+            self._report.failures_not_shown += 1
+        else:
+            trace = _traceback_of(record.error)
+            self._groups[group] = FailureGroup(
+                record.state, record.cause, error, place, 1, (key,), trace
+            )
+
+
+def _count(counts: dict[Any, int], what: Any) -> None:
+    counts[what] = counts.get(what, 0) + 1
+
+
+def _traceback_of(error: Exception) -> str:
+    """Return the traceback that has travelled with an error; its end says most."""
+    cause = error.__cause__
+    trace = cause.text if isinstance(cause, RemoteTraceback) else ""
+    if len(trace) <= _LONGEST_TRACEBACK:
+        return trace
+    half = _LONGEST_TRACEBACK // 2
+    return f"{trace[:half]}\n… {len(trace) - 2 * half:,} characters …\n{trace[-half:]}"
+
+
+class WorkClock:
+    """Adds up what workers do with their time, in seconds of the loop's clock."""
+
+    def __init__(self) -> None:
+        self.births: dict[int, float] = {}
+        """By live worker, when it was ordered."""
+        self.ready: float | None = None
+        """When the first worker was set up."""
+        self._starting: set[int] = set()
+        """Live workers that are not set up."""
+        self._lived = self._start = self._lost = 0.0
+        self._nanoseconds = 0
+        """In jobs, by the workers' clocks."""
+        self._attempts = 0
+        self._is_parallel = False
+
+    @property
+    def mean(self) -> float | None:
+        """Seconds that an attempt took on average, or None."""
+        return self._nanoseconds / 1e9 / self._attempts if self._attempts else None
+
+    def ordered(self, worker_id: int, now: float) -> None:
+        """A worker is to start."""
+        self.births[worker_id] = now
+        self._starting.add(worker_id)
+
+    def set_up(self, worker_id: int, now: float, *, is_parallel: bool) -> None:
+        """A worker is ready for jobs."""
+        if self.ready is None:
+            self.ready = now
+        self._is_parallel |= is_parallel
+        if worker_id in self._starting:
+            self._starting.discard(worker_id)
+            self._start += now - self.births[worker_id]
+
+    def gone(self, worker_id: int, now: float, executing: float) -> None:
+        """A worker has ended.
+
+        Args:
+            executing: for how many seconds it had been executing what ended with it.
+        """
+        lived = now - self.births.pop(worker_id, now)
+        self._lived += lived
+        if worker_id in self._starting:
+            self._starting.discard(worker_id)
+            self._start += lived
+        self._lost += executing
+
+    def note_work(self, attempts: int, nanoseconds: int) -> None:
+        """Attempts have ended, and their workers live."""
+        self._attempts += attempts
+        self._nanoseconds += nanoseconds
+
+    def note_attempt(self, seconds: float | None) -> None:
+        """An attempt has ended badly; None: with its worker."""
+        if seconds is not None:
+            self.note_work(1, round(seconds * 1e9))
+
+    def split(self, now: float) -> TimeSplit:
+        """Return the sums."""
+        for worker_id in tuple(self.births):  # of a run that was given up
+            self.gone(worker_id, now, 0.0)
+        work = self._nanoseconds / 1e9
+        rest = max(self._lived - self._start - work - self._lost, 0.0)
+        wait = None if self._is_parallel else rest
+        return TimeSplit(self._lived, self._start, work, self._lost, wait)
 
 
 def _lookup_stats(totals: dict[str, Any]) -> dict[str, LookupStats]:

@@ -10,19 +10,37 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Sequence,
+    Sized,
+)
 from contextlib import suppress
 from itertools import groupby, islice, repeat
+from operator import length_hint
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core.jobs import Job, Jobs
 from okanjo_conductor._io.loops import call_soon
+from okanjo_conductor._largest import Largest
 from okanjo_conductor._options import checked_seconds
-from okanjo_conductor._types import JobId, Key
+from okanjo_conductor._types import Cause, JobId, JobState, Key
 from okanjo_conductor._wire.byvalue import mentions_main, names_in_main
-from okanjo_conductor._wire.codec import ATOMS, Encoded, Wire, decode, encode, encode_payload
+from okanjo_conductor._wire.codec import (
+    ATOMS,
+    Encoded,
+    Wire,
+    decode,
+    encode,
+    encode_payload,
+    size_of,
+)
 from okanjo_conductor.errors import ConfigurationError, SerialisationError
 
 if TYPE_CHECKING:
@@ -30,9 +48,25 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from okanjo_conductor._io.loops import Loop, Timer
+    from okanjo_conductor._journaling import Admission
 
+    class Gate(Protocol):
+        """Who decides which jobs are executed; see `Journaling.admit`."""
+
+        def admit(
+            self,
+            payloads: list[Any],
+            keys: Sequence[Key],
+            limits: Sequence[float | None] | None,
+        ) -> Admission: ...
+
+
+_READ_ON = 1000
+"""How many jobs are read at once where those before them were all done in an earlier run."""
 _PATIENCE = 0.005
 """Seconds that jobs are collected before they are passed on."""
+_WORTH_WEIGHING = 1024
+"""Bytes: smaller payloads are no big ones, however small the others are."""
 
 
 class JobsQueue(Collection[Any]):
@@ -51,14 +85,25 @@ class JobsQueue(Collection[Any]):
         self._async_iterator: AsyncIterator[Any] | None = None
         self._appended: deque[Any] = deque()
         self._on_append: Callable[[], None] | None = None
+        key = getattr(source, "key", None)
+        self._key: Callable[[Any], Key] | None = key if callable(key) else None
+        """What identifies a job, as its source has it; see `okanjo_conductor.sources`."""
+        self._sized: Sized | None = None
+        """The iterable, if it may say how many jobs there are and was not asked yet."""
+        self._hint: int | None = None
+        """How many jobs the iterator gives in all; None: it is not known."""
         if isinstance(source, list | tuple | range):
             self._sequence = source
         elif isinstance(source, AsyncIterable):
             self._async_iterator = aiter(source)
+            self._sized = source if isinstance(source, Sized) else None
         elif isinstance(source, Collection) and not isinstance(source, JobsQueue):
             self._appended.extend(source)
         elif isinstance(source, Iterable):
             self._iterator = iter(source)
+            self._sized = source if isinstance(source, Sized) else None
+            if self._iterator is source:  # it tells what is left, and must be asked first
+                self._hint = _hint_of(self._iterator)
         else:
             message = f"jobs_queue={source!r}: give an iterable or async iterable of jobs"
             raise ConfigurationError(message)
@@ -98,6 +143,17 @@ class JobsQueue(Collection[Any]):
         self._sequence, self._position = (), 0
         self._iterator = self._async_iterator = None
 
+    def _length(self) -> int | None:
+        """How many jobs the iterator gives in all, as its source says; None: it does not.
+
+        Asks the source once, in this thread: its code may take its time, or raise anything.
+        """
+        sized, self._sized = self._sized, None
+        if sized is not None:
+            with suppress(Exception):
+                self._hint = len(sized)
+        return self._hint
+
     def _take(self, count: int) -> list[Any]:
         """Remove and return up to `count` jobs that are known."""
         jobs = [self._front.popleft() for _ in range(min(count, len(self._front)))]
@@ -123,9 +179,11 @@ class Intake:
         job_timeout: float | Callable[[Any], float | None] | None,
         post: Callable[[ev.Event], None],
         loop: Loop,
+        gate: Gate | None = None,
     ) -> None:
         self._queue = queue
-        self._job_key = job_key
+        self._gate = gate
+        self._job_key = job_key or queue._key
         self._job_timeout = job_timeout
         self._post = post
         self._loop = loop
@@ -143,6 +201,8 @@ class Intake:
         self._is_closed = False
         self.error: BaseException | None = None
         """What the source raised."""
+        self.payloads = Largest(_WORTH_WEIGHING)
+        """Bytes of payloads."""
         self.main_names: set[str] = set()
         """Objects of ``__main__`` that payloads need."""
         queue._on_append = lambda: call_soon(loop, self._on_append)
@@ -153,6 +213,7 @@ class Intake:
         queue = self._queue
         if queue._iterator is None and queue._async_iterator is None:
             queue._iterator, queue._async_iterator = added._iterator, added._async_iterator
+            queue._sized, queue._hint = added._sized, added._hint
             queue._appended.extend(added)
         else:
             message = "jobs_queue and generate_jobs() both give an iterator: which comes first?"
@@ -160,6 +221,8 @@ class Intake:
 
     def read(self, count: int) -> None:
         """Answer the core's `ReadJobs`."""
+        if self._is_closed:
+            return
         self._asked = count
         if jobs := self._queue._take(count):
             self._accept(jobs)
@@ -187,6 +250,21 @@ class Intake:
     def known(self) -> int:
         """Count the jobs that wait in the queue, as far as they are known."""
         return len(self._queue)
+
+    def unread(self, length: int | None) -> int | None:
+        """Count the jobs that are still to be accepted; None: only the source knows.
+
+        Args:
+            length: how many the iterator gives in all, or None.
+        """
+        known = len(self._queue) + len(self._posted)
+        if self._queue._iterator is None and self._queue._async_iterator is None:
+            return known
+        if length is None:
+            return None
+        reader = self._reader
+        read, kept = (0, 0) if reader is None else (reader.read, reader.buffered)
+        return known + kept + max(length - read, 0)
 
     def add_job(self, payload: Any, key: Key | None, timeout: float | None) -> None:
         """Accept one job at once, unasked."""
@@ -318,20 +396,56 @@ class Intake:
         *,
         is_answer: bool = True,
     ) -> None:
-        first, self._next_id = self._next_id, self._next_id + len(payloads)
-        ids: Sequence[JobId] = range(first, self._next_id)  # type: ignore[assignment]  # job ids are ints
+        given, admission = payloads, None
         try:
+            if self._gate is not None:
+                admission = self._gate.admit(payloads, keys or self._own_keys(payloads), limits)
+                payloads, keys, limits = admission.payloads, admission.keys, admission.limits
+            ids = self._take_ids(len(payloads))
             keys = keys or self._keys(payloads, ids)
             limits = limits or self._limits(payloads)
         except Exception as error:
-            self._queue._front.extendleft(reversed(payloads))
+            self._queue._front.extendleft(reversed(given))
             self._break(error)
             return
+        if admission is not None:
+            self._refuse_condemned(admission)
+            if not payloads:
+                if is_answer:  # it wants jobs; there may be as many before them as there were done
+                    self._loop.call_soon(self.read, _READ_ON)
+                return
         if _are_atoms(payloads) and (keys is ids or _are_atoms(keys)):
             jobs = Jobs(ids, keys, payloads, payloads, limits)
         else:
             jobs = self._encoded(ids, keys, payloads, limits or [None] * len(payloads))
-        self._post(ev.JobsAccepted(jobs=jobs, is_answer=is_answer))
+        accepted = ev.JobsAccepted(jobs=jobs, is_answer=is_answer)
+        if admission is not None and (admission.histories or admission.loners):
+            accepted = ev.JobsAccepted(
+                jobs=jobs,
+                is_answer=is_answer,
+                histories={ids[index]: past for index, past in admission.histories.items()},
+                loners=frozenset(ids[index] for index in admission.loners),
+            )
+        self._post(accepted)
+
+    def _refuse_condemned(self, admission: Admission) -> None:
+        ids = self._take_ids(len(admission.condemned))
+        for job_id, (key, payload, error) in zip(ids, admission.condemned, strict=True):
+            job = Job(job_id, key, payload, None)
+            state, cause = JobState.QUARANTINED, Cause.CRASH
+            self._post(ev.JobRefused(job=job, error=error, state=state, cause=cause))
+
+    def _own_keys(self, payloads: list[Any]) -> list[Key]:
+        """Find keys that are the same in every run."""
+        if self._job_key is not None:
+            return [self._job_key(payload) for payload in payloads]
+        from okanjo_conductor.journal._keys import default_key  # only a journal needs them
+
+        return [default_key(payload) for payload in payloads]
+
+    def _take_ids(self, count: int) -> Sequence[JobId]:
+        first, self._next_id = self._next_id, self._next_id + count
+        return range(first, self._next_id)  # type: ignore[return-value]  # job ids are ints
 
     def _keys(self, payloads: list[Any], ids: Sequence[JobId]) -> Sequence[Key]:
         if self._job_key is None:
@@ -368,6 +482,8 @@ class Intake:
             return refusal
         try:
             job.wire = wire = encode_payload(job.payload)
+            if (size := _size_of(wire)) > self.payloads.floor:
+                self.payloads.note(size, job.id, job.key)
             self._note_main(wire, job.payload)
         except KeyboardInterrupt:
             raise  # more likely the user's than the payload's
@@ -418,7 +534,8 @@ class _Reader:
         self._report = report
         self._keep = keep
         self._buffer: deque[Any] = deque()
-        self._read = 0
+        self.read = 0
+        """How many jobs the iterator has given."""
         self._goal = 0
         """Jobs to have read in all; set back when a request was answered early."""
         self._ending: tuple[BaseException | None] | None = None
@@ -428,13 +545,18 @@ class _Reader:
         self.is_asked = False
         """Whether a request waits for its answer."""
 
+    @property
+    def buffered(self) -> int:
+        """How many of these were not reported yet."""
+        return len(self._buffer)
+
     def request(self, count: int) -> None:
         """Have up to `count` jobs read and reported."""
         self.is_asked = True
         if self._buffer or self._ending:
             self._loop.call_soon(self._answer)
         else:
-            self._goal = self._read + count
+            self._goal = self.read + count
             self._wake()
 
     def relieve(self) -> None:
@@ -516,9 +638,9 @@ class _ReadingThread(_Reader):
 
     def _collect(self) -> None:
         deadline = monotonic() + _PATIENCE
-        while self._read < self._goal:
+        while self.read < self._goal:
             self._buffer.append(next(self._iterator))
-            self._read += 1
+            self.read += 1
             if len(self._buffer) == 1:
                 deadline = monotonic() + _PATIENCE
                 call_soon(self._loop, self._arm)
@@ -571,15 +693,30 @@ class _ReadingTask(_Reader):
 
     async def _collect(self) -> None:
         deadline = monotonic() + _PATIENCE
-        while self._read < self._goal:
+        while self.read < self._goal:
             job = await anext(self._iterator)
             self._buffer.append(job)
-            self._read += 1
+            self.read += 1
             if len(self._buffer) == 1:
                 deadline = monotonic() + _PATIENCE
                 self._arm()
             elif monotonic() > deadline:
                 return
+
+
+def _hint_of(iterator: Iterator[Any]) -> int | None:
+    """How many items an iterator says it has left, or None."""
+    with suppress(Exception):  # its class may raise anything
+        hint = length_hint(iterator, -1)
+        return None if hint < 0 else hint
+    return None
+
+
+def _size_of(wire: Wire) -> int:
+    """Bytes of a payload, unless it is plain."""
+    if type(wire) is bytes:
+        return len(wire)
+    return size_of(wire) if type(wire) is Encoded else 0
 
 
 def _are_atoms(values: Iterable[Any]) -> bool:

@@ -14,6 +14,7 @@ from okanjo_conductor._core.policy import Policy
 from okanjo_conductor._io.bootstrap import Target
 from okanjo_conductor._io.cpus import usable_cpus
 from okanjo_conductor._io.memory import rss_of
+from okanjo_conductor._plain import Frozen
 from okanjo_conductor._types import check_concurrency
 from okanjo_conductor._wire import functions
 from okanjo_conductor._wire.byvalue import (
@@ -25,29 +26,51 @@ from okanjo_conductor._wire.byvalue import (
 from okanjo_conductor.errors import ConfigurationError
 
 DEFAULT_TYPE = "conductor_worker"
+
+
+class Keeping(Frozen):
+    """What is kept of a run, and where."""
+
+    path: Any
+    duplicates: str
+    rerun: Any
+    version: str | None
+    accept_changed: bool
+    durability: str
+    sink: Any
+
+
 _MOST_WORKERS = 4
 """By default, as in the Node module."""
 _WORKER_MODULES = ("okanjo_conductor._worker", "okanjo_conductor._async_worker")
 
 
-def find_target(worker: Any, worker_type: str) -> Target:
-    """Find out how other processes get at the worker."""
+def find_target(worker: Any, worker_type: str, *, travels: bool = True) -> Target:
+    """Find out how other processes get at the worker, if it has to be found by any."""
     if worker is None:
         return _script_target(worker_type)
     if isinstance(worker, str):
-        module, colon, name = worker.partition(":")
-        if not (module and colon and name):
-            message = f'worker={worker!r}: write "module:name"'
-            raise ConfigurationError(message)
-        if not has_spec(module):
-            message = f"worker={worker!r}: no module {module!r} can be imported from sys.path"
-            raise ConfigurationError(message)
-        return Target(reference=(module, name))
+        return _named_target(worker)
     if isinstance(worker, type):
         _check_class(worker)
     elif not callable(worker):
         message = f"worker={worker!r}: a ConductorWorker subclass, a function or 'module:name'"
         raise ConfigurationError(message)
+    return _packed_target(worker) if travels else Target()
+
+
+def _named_target(worker: str) -> Target:
+    module, colon, name = worker.partition(":")
+    if not (module and colon and name):
+        message = f'worker={worker!r}: write "module:name"'
+        raise ConfigurationError(message)
+    if not has_spec(module):
+        message = f"worker={worker!r}: no module {module!r} can be imported from sys.path"
+        raise ConfigurationError(message)
+    return Target(reference=(module, name))
+
+
+def _packed_target(worker: Any) -> Target:
     if is_importable(worker):
         return Target(reference=(worker.__module__, worker.__qualname__))
     if (packed := functions.pack(worker, is_importable)) is not None:
@@ -163,6 +186,31 @@ def check_choices(start_method: str | None, buffer: int | None) -> None:
         raise ConfigurationError(message)
 
 
+def check_keeping(keeping: Keeping) -> None:
+    """Refuse what no journal could do."""
+    if not isinstance(keeping.path, str | os.PathLike | None):
+        message = f"journal={keeping.path!r}: the path of a file"
+        raise ConfigurationError(message)
+    for name, choices in _KEEPING_CHOICES.items():
+        if getattr(keeping, name) not in choices:
+            choice = " or ".join(f'"{choice}"' for choice in choices)
+            message = f"{name}={getattr(keeping, name)!r}: {choice}"
+            raise ConfigurationError(message)
+    if isinstance(keeping.rerun, str) and keeping.rerun != "failed":
+        message = f'rerun={keeping.rerun!r}: "failed", a list of keys, or a function of an entry'
+        raise ConfigurationError(message)
+    if keeping.path is None:
+        for name in _ONLY_WITH_A_JOURNAL:
+            value = getattr(keeping, name)
+            if value not in (None, False, "error", "normal"):
+                message = f"{name}={value!r} means something with a journal only: say journal=…"
+                raise ConfigurationError(message)
+
+
+_KEEPING_CHOICES = {"duplicates": ("error", "skip", "number"), "durability": ("normal", "full")}
+_ONLY_WITH_A_JOURNAL = ("duplicates", "rerun", "version", "accept_changed", "durability")
+
+
 def checked_seconds(name: str, seconds: Any) -> float | None:
     """Accept a time limit, or None for none."""
     if seconds is None:
@@ -171,6 +219,16 @@ def checked_seconds(name: str, seconds: Any) -> float | None:
         message = f"{name}={seconds!r}: seconds, more than 0, or None for no limit"
         raise ConfigurationError(message)
     return float(seconds)
+
+
+def checked_progress(progress: Any) -> bool | float:
+    """Accept whether progress is shown, or the seconds between lines of it."""
+    if isinstance(progress, bool):
+        return progress
+    if not (_is_number(progress) and progress > 0):
+        message = f"progress={progress!r}: True, False, or seconds between lines, more than 0"
+        raise ConfigurationError(message)
+    return float(progress)
 
 
 def checked_timeout(timeout: Any) -> Any:

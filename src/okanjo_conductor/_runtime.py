@@ -22,15 +22,16 @@ import sys
 import threading
 from collections import deque
 from contextlib import suppress
-from time import perf_counter_ns
+from time import perf_counter_ns, sleep
 
 from okanjo_conductor import _logs
 from okanjo_conductor._io import assignment, cells
 from okanjo_conductor._io.cells import CLAIM, HIGH, LOW
 from okanjo_conductor._io.leaving import WorkerLeft
 from okanjo_conductor._logs import log
+from okanjo_conductor._outputs import Outputs
 from okanjo_conductor._talk import ConductorGone, Talk
-from okanjo_conductor._types import LATER, Attempt, Cause, JobInfo, Key
+from okanjo_conductor._types import LATER, OUTPUTS, Attempt, Cause, JobInfo, Key
 from okanjo_conductor._wire import failures, pickling, records
 from okanjo_conductor._wire.byvalue import encode_by_value, reducers
 from okanjo_conductor._wire.codec import ATOMS, Encoded, decode_payload, encode
@@ -72,6 +73,8 @@ if TYPE_CHECKING:
     from okanjo_conductor._io.worker_link import WorkerLink
     from okanjo_conductor._wire.messages import BadEnd
 
+_UNTIL_KEPT = 0.0005
+"""Seconds between looks whether a large outcome is safe."""
 CRASH_CODE = 4
 """Exit code of `crash`, as in the Node module."""
 _BELL = 10_000_000
@@ -105,6 +108,18 @@ def current_job() -> JobInfo | None:
     """
     runtime = running()
     return runtime.job_at_hand() if runtime else None
+
+
+def _path_for_output(job: JobInfo, name: str) -> str | None:
+    """Find where a job writes a file; None: it is not at hand."""
+    runtime = running()
+    here = runtime and runtime.job_at_hand()
+    if not (runtime and here) or (here.key, here.attempt) != (job.key, job.attempt):
+        return None
+    return runtime.outputs(job).path(name)
+
+
+OUTPUTS[:] = [_path_for_output]
 
 
 def current_worker() -> Basis:
@@ -188,6 +203,8 @@ class Runtime:
         }
         self.talk = self._make_talk(handlers)
         self._largest_item = place.link.log.largest - records.HEAD_SIZE
+        self._sent_large = 0
+        """How many outcomes were too large for the log."""
         self._is_heard = False
         """Whether anybody has ever listened to ``job_done``."""
         self._batches: deque[Batch] = deque()
@@ -207,6 +224,8 @@ class Runtime:
         """When the job at hand was started; between jobs, when the last one ended."""
         self._declined: tuple[int, int] | None = None
         """A run of ordinals skipped and not yet reported."""
+        self._outputs: dict[int, Outputs] = {}
+        """By ordinal, files of jobs in execution that make some."""
         self._overdue = 0
         """The ordinal that is to be interrupted as soon as it can be."""
         self._adding = threading.Lock()
@@ -300,7 +319,7 @@ class Runtime:
     def _run_batch(self, batch: Batch) -> None:
         """Execute the jobs of a batch. The hot path of the package: well under a µs per job."""
         clock, atoms, process_job = perf_counter_ns, ATOMS, self.worker.process_job
-        wires = batch.wires
+        wires, outputs = batch.wires, self._outputs
         self._batch = batch
         batch.claimed = self._claim_each(batch)
         self._started = clock()
@@ -314,7 +333,8 @@ class Runtime:
                     continue  # get_next_job has published everything
                 if self._completion is not None or value is LATER:
                     value = self._completed(value)
-                item: Item = value if type(value) is int else self._done_item(value)
+                is_bare = type(value) is int and not outputs
+                item: Item = value if is_bare else self._done_item(value)
             except BaseException as error:
                 item = self._failure_item(error)
             self._publish(item)
@@ -378,6 +398,14 @@ class Runtime:
         elif isinstance(item, bytes):
             item = records.atom_pickle(item)
         self._link.send(LargeOutcome(ordinal, nanoseconds, is_failure, item))
+        self._sent_large += 1
+        self._wait_until_kept()
+
+    def _wait_until_kept(self) -> None:
+        """Claim no other job while the conductor's death would lose the outcome of this one."""
+        page = self._link.cells
+        while 0 < page[cells.KEPT] <= self._sent_large:
+            sleep(_UNTIL_KEPT)
 
     def _completed(self, value: Any) -> Any:
         """Wait for `complete_job`; return its value, or raise its error."""
@@ -432,6 +460,14 @@ class Runtime:
         batch, index = self._batch, self._index
         return None if batch is None or index < 0 else self._info(batch, index)
 
+    def outputs(self, job: JobInfo) -> Outputs:
+        """Return the files of the job at hand."""
+        return self._outputs.setdefault(self._ordinal(), Outputs(job.key))
+
+    def _drop_outputs(self) -> None:
+        if outputs := self._outputs.pop(self._ordinal(), None):
+            outputs.drop()
+
     @staticmethod
     def _info(batch: Batch, index: int) -> JobInfo:
         history = batch.histories.get(index, [])
@@ -439,6 +475,8 @@ class Runtime:
 
     def _done_item(self, value: Any) -> Item:
         item = records.atom(value) if type(value) in ATOMS else self._value_item(value)
+        if self._outputs and (outputs := self._outputs.pop(self._ordinal(), None)):
+            outputs.keep()
         self._count_done()
         return item
 
@@ -471,6 +509,8 @@ class Runtime:
         return job.key if job else None
 
     def _failure_item(self, error: BaseException) -> bytes | _LargeFailure:
+        if self._outputs and not self._link.is_abandoned:
+            self._drop_outputs()
         if isinstance(error, (ConductorGone, WorkerLeft)):
             raise error
         if self._link.is_abandoned:

@@ -10,10 +10,11 @@ from collections.abc import Hashable
 from enum import StrEnum
 
 from okanjo_conductor._plain import Frozen, Plain, Row, fresh
-from okanjo_conductor.errors import ConfigurationError, JobsFailedError
+from okanjo_conductor.errors import ConductorStateError, ConfigurationError, JobsFailedError
 
 TYPE_CHECKING = False  # see _plain
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
     from typing import Any, Final, NewType
 
@@ -29,11 +30,13 @@ __all__ = [
     "LookupStats",
     "Message",
     "Outcome",
+    "RecentFailure",
     "Recycle",
     "Report",
     "Retry",
     "StatsAggregate",
     "StatsReport",
+    "TimeSplit",
     "WorkerExit",
     "WorkerStats",
     "WorkerStuck",
@@ -97,6 +100,10 @@ LATER: Final = Later()
 """What ``process_job`` returns when ``complete_job`` will be called after it has returned."""
 
 
+OUTPUTS: list[Callable[[JobInfo, str], str | None]] = []
+"""Finds the path to write to for `JobInfo.output`; put here by the runtime of workers."""
+
+
 class JobInfo(Frozen):
     """What a worker knows about the job it is executing, besides its payload."""
 
@@ -106,6 +113,25 @@ class JobInfo(Frozen):
     history: tuple[Attempt, ...] = ()
     """The attempts that ended badly, oldest first; their errors are told, not rebuilt
     (`RemoteError`)."""
+
+    def output(self, name: str | os.PathLike[str]) -> str:
+        """Return the path to write a file to that is to have this name when the job is done.
+
+        It is a hidden file in the same folder, with the same extension. When ``process_job`` has
+        returned, it is renamed, before anybody learns that the job is done; when it has raised, it
+        is removed. So a file of that name is whole, and of an attempt that counts. The folder is
+        made if it is not there.
+
+        A job that returns without having made the file has failed, with `FileNotFoundError`.
+
+        Raises:
+            ConductorStateError: this job is not being executed, or not in this process.
+        """
+        path = OUTPUTS[0](self, str(name)) if OUTPUTS else None
+        if path is None:
+            message = f"output() is for the job at hand, and job {self.key!r} is not executed here"
+            raise ConductorStateError(message)
+        return path
 
 
 class Attempt(Frozen):
@@ -349,6 +375,35 @@ class FailureGroup(Frozen):
     count: int
     keys: tuple[Key, ...]
     """The first few keys."""
+    traceback: str = ""
+    """That of the first of them, as the worker formatted it; ``""`` where there is none. The middle
+    of a long one is left out."""
+
+
+class RecentFailure(Frozen):
+    """A job that has ended without a value, as a `Snapshot` tells of it."""
+
+    key: Key
+    state: JobState
+    cause: Cause
+    error: str
+    """Qualified type name and message, cut where that is long."""
+
+
+class TimeSplit(Frozen):
+    """What the workers of a run did with their time. Seconds, added up over all of them."""
+
+    workers: float = 0.0
+    """From the order to start each of them to its exit. The other fields are parts of it."""
+    start: float = 0.0
+    """Until they were set up: interpreter, imports, ``setup``."""
+    work: float = 0.0
+    """In jobs, by the workers' own clocks. An async worker's jobs overlap, and are added up."""
+    lost: float = 0.0
+    """In jobs that ended with their worker, to about 0.05 s each."""
+    wait: float | None = 0.0
+    """The rest: no job was there, or they were leaving. None with async workers: it cannot be told
+    from the sums."""
 
 
 class LookupStats(Frozen):
@@ -369,6 +424,13 @@ class Report(Plain):
 
     counts: dict[JobState, int] = fresh(factory=dict)
     """Jobs by final state. Their sum is the number of jobs that were accepted."""
+    skipped: int = 0
+    """Jobs that were not executed because the journal has their outcome, or because they were
+    given twice. They are in no other count."""
+    recovered: int = 0
+    """Outcomes of an earlier run that had not reached the journal when its conductor died."""
+    causes: dict[Cause, int] = fresh(factory=dict)
+    """Jobs without a value, by what their last attempt ended with."""
     unstarted: int = 0
     """Jobs left in ``jobs_queue`` by a run that was stopped, as far as they are known without
     reading on."""
@@ -377,17 +439,28 @@ class Report(Plain):
     seconds: float = 0.0
     retries: int = 0
     """Attempts that ended badly and were followed by another one."""
+    retried: dict[Cause, int] = fresh(factory=dict)
+    """These by cause."""
+    time: TimeSplit = fresh(factory=TimeSplit)
+    """What the workers did with their time."""
     failures: list[FailureGroup] = fresh(factory=list)
     """Most frequent first. At most `MAX_FAILURE_GROUPS`; the rest is in `failures_not_shown`."""
     failures_not_shown: int = 0
     slowest: list[tuple[float, Key]] = fresh(factory=list)
     """Seconds and key of the slowest done jobs, slowest first."""
+    biggest_payloads: list[tuple[int, Key]] = fresh(factory=list)
+    """Bytes and key of the jobs with the biggest payloads, as they travelled. Plain numbers and
+    texts are not weighed, nor is what takes less than a KiB."""
+    biggest_values: list[tuple[int, Key]] = fresh(factory=list)
+    """The same of the values of done jobs."""
     workers_started: int = 0
     worker_exits: list[WorkerExit] = fresh(factory=list)
     """Workers that ended before their work was done, oldest first; the first
     `MAX_WORKER_EXITS` of them."""
     workers_lost: int = 0
     """How many ended before their work was done, those not listed included."""
+    lost_causes: dict[Cause, int] = fresh(factory=dict)
+    """These by cause."""
     last_stats: dict[str, Any] = fresh(factory=dict)
     """Final sum of the workers' counters."""
     lookups: dict[str, LookupStats] = fresh(factory=dict)
@@ -418,66 +491,29 @@ class Report(Plain):
         if self.failed or self.unstarted:
             raise JobsFailedError(self)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as plain data: dicts, lists, texts, numbers and None.
+
+        The names are those of ``docs/report.md``, and stay. Keys of jobs that are no numbers, texts
+        or tuples of such become the text that ``repr`` gives.
+        """
+        from okanjo_conductor import _reporting  # workers need no reports
+
+        return _reporting.as_dict(self)
+
+    def as_json(self, *, indent: int | None = None) -> str:
+        """Return `as_dict` as JSON."""
+        from okanjo_conductor import _reporting
+
+        return _reporting.as_json(self, indent)
+
     def __str__(self) -> str:
-        return "\n".join(_report_lines(self))
+        from okanjo_conductor import _reporting
+
+        return "\n".join(_reporting.lines(self))
 
 
 LOOKUP_COUNTERS = "lookups."
 """What the names of counters of lookups begin with; name and counter follow, a dot between."""
 MAX_FAILURE_GROUPS = 50
 MAX_WORKER_EXITS = 100
-_SHOWN_GROUPS = 10
-_SHOWN_SLOWEST = 5
-_SHOWN_EXITS = 10
-
-
-def _report_lines(report: Report) -> list[str]:
-    states = ", ".join(f"{count:,} {state}" for state, count in report.counts.items() if count)
-    pace = f"{report.seconds:.2f} s, {report.jobs_per_second:,.1f} jobs/s"
-    workers = f"{report.workers_started} workers started, {report.workers_lost} lost"
-    lines = [
-        f"{report.jobs:,} jobs: {states or 'none'}",
-        f"{pace}, {workers}, {report.retries} retries",
-    ]
-    if report.stopped:
-        lines.append(f"stopped early: {report.stopped}")
-    if report.unstarted:
-        lines.append(f"{report.unstarted:,} jobs not started: they are back in jobs_queue")
-    if report.failures:
-        lines.append("failures:")
-        lines += [line for group in report.failures[:_SHOWN_GROUPS] for line in _group_lines(group)]
-    hidden = report.failures_not_shown + sum(g.count for g in report.failures[_SHOWN_GROUPS:])
-    if hidden:
-        lines.append(f"  and {hidden:,} more of other kinds")
-    if report.slowest:
-        lines.append("slowest:")
-        lines += [f"  {s:9.3f} s  {key}" for s, key in report.slowest[:_SHOWN_SLOWEST]]
-    if report.lookups:
-        lines.append("lookups:")
-        lines += [_lookup_line(*item) for item in sorted(report.lookups.items())]
-    if report.worker_exits:
-        lines.append("workers lost:")
-        lines += [_exit_line(e) for e in report.worker_exits[:_SHOWN_EXITS]]
-        if report.workers_lost > _SHOWN_EXITS:
-            lines.append(f"  and {report.workers_lost - _SHOWN_EXITS:,} more")
-    return lines
-
-
-def _group_lines(group: FailureGroup) -> list[str]:
-    place = f"  at {group.place}" if group.place else ""
-    keys = ", ".join(map(str, group.keys)) + (", …" if group.count > len(group.keys) else "")
-    error = group.error.splitlines()[0] if group.error else ""
-    return [f"  {group.count:6,} {group.state}  {error}{place}", f"         jobs: {keys}"]
-
-
-def _lookup_line(name: str, stats: LookupStats) -> str:
-    asked = f"{stats.misses:,} misses, {stats.round_trips:,} round trips"
-    return f"  {name}: {stats.hits:,} hits, {asked}, {stats.seconds:.3f} s waited"
-
-
-def _exit_line(end: WorkerExit) -> str:
-    how = end.signal or f"exit code {end.code}"
-    what = "no job" if end.key is None else f"job {end.key}"
-    if len(end.keys) > 1:
-        what = f"{len(end.keys)} jobs"
-    return f"  worker {end.worker_id} in slot {end.slot}: {how}, executing {what}"

@@ -61,7 +61,8 @@ class Vitals:
         was, and the last one of which the core knows."""
         self._parallel: set[int] = set()
         """Workers that execute several jobs at a time."""
-        self._pids: dict[int, int] = {}
+        self.pids: dict[int, int] = {}
+        """By worker whose process exists."""
         self._oom = OomWatch()
         self._timers: set[Timer] = set()
         self._asked: dict[int, list[int]] = {}
@@ -69,7 +70,7 @@ class Vitals:
 
     def worker_started(self, worker_id: int, pid: int) -> None:
         """Begin to look at a worker."""
-        self._pids[worker_id] = pid
+        self.pids[worker_id] = pid
 
     def worker_ready(self, worker_id: int, concurrency: int) -> None:
         """Take note of how many jobs a worker executes at a time."""
@@ -78,11 +79,16 @@ class Vitals:
 
     def worker_gone(self, worker_id: int, signal_name: str | None) -> bool:
         """Look at a worker no more; say whether the kernel has ended it for want of memory."""
-        self._pids.pop(worker_id, None)
+        self.pids.pop(worker_id, None)
         self._seen.pop(worker_id, None)
         self._asked.pop(worker_id, None)
         self._parallel.discard(worker_id)
         return signal_name == "SIGKILL" and self._oom.has_risen()
+
+    def executing_since(self, worker_id: int, ordinal: int, now: float) -> float:
+        """When a worker was first seen executing this; `now`, if it never was."""
+        seen, since, _ = self._seen.get(worker_id, (0, now, 0))
+        return since if seen == ordinal else now
 
     def close(self) -> None:
         """Tell nothing more."""
@@ -96,7 +102,7 @@ class Vitals:
             self._look_at_claim(worker_id, link, now)
         if self._measures and now - self._measured_at >= _MEASURE_EVERY:
             self._measured_at = now
-            for worker_id, pid in tuple(self._pids.items()):
+            for worker_id, pid in tuple(self.pids.items()):
                 self._measure(worker_id, pid)
 
     def _look_at_claim(self, worker_id: int, link: Link, now: float) -> None:

@@ -76,12 +76,14 @@ class ConductorLink:
         loop: Loop,
         receiver: Receiver,
         outputs: tuple[Output, Output] | None = None,
+        *,
+        keeps_outcomes: bool = False,
     ) -> None:
         self._worker_id = worker_id
         self._ends = ends
         self._loop = loop
         self._receiver = receiver
-        self._log = Reader(ends.cells)
+        self._log = Reader(ends.cells, keeps=keeps_outcomes)
         self._connection = Connection()
         self._is_open = True
         self._is_closed = False
@@ -103,6 +105,10 @@ class ConductorLink:
         """What the worker must be told before anything else, if it has to be told things."""
         self._box_read = 0
         """How much of the black box was taken."""
+        self._keeps_outcomes = keeps_outcomes
+        """Whether the worker may write over its outcomes only when it is told so."""
+        if keeps_outcomes:
+            ends.cells[cells.KEPT] = 1
         to_stdout, to_stderr = outputs or (Output("stdout"), Output("stderr"))
         self._output = to_stderr
         self._forwarders = [
@@ -144,6 +150,24 @@ class ConductorLink:
         if not self._is_closed:
             self.tick()  # what it has finished by now needs no thought
             answer(cells.last_kept(self._ends.cells))
+
+    @property
+    def settled(self) -> int | None:
+        """Position in the outcome log before which everything was passed on.
+
+        None: that is hard to say, or nothing is kept there.
+        """
+        return self._log.position if self._keeps_outcomes and not self._stash[0] else None
+
+    def free(self, position: int) -> None:
+        """Let the worker write over outcomes before this position: they are kept elsewhere."""
+        if not self._is_closed:
+            self._log.free(position)
+
+    def note_kept(self) -> None:
+        """Let the worker go on after a large outcome: it is kept elsewhere."""
+        if not self._is_closed:
+            self._ends.cells[cells.KEPT] += 1
 
     @property
     def stderr(self) -> str:

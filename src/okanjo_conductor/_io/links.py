@@ -64,12 +64,15 @@ class ConductorEnds(Plain):
         self.cells.release()
 
 
-def make(arrays: int | None = None, *, has_output: bool = True) -> tuple[ConductorEnds, WorkerEnds]:
+def make(
+    arrays: int | None = None, *, has_output: bool = True, page_path: str | None = None
+) -> tuple[ConductorEnds, WorkerEnds]:
     """Make the links of one worker.
 
     Args:
         arrays: descriptor of what all workers read; the worker gets a copy of it.
         has_output: whether the worker has a standard output and error of its own.
+        page_path: the file that cells and outcome log are kept in, if they are to outlive us.
 
     Raises:
         OSError: out of descriptors; nothing is left open.
@@ -82,7 +85,7 @@ def make(arrays: int | None = None, *, has_output: bool = True) -> tuple[Conduct
         bell = _pipe(undo)
         stdout = _pipe(undo) if has_output else (None, None)
         stderr = _pipe(undo) if has_output else (None, None)
-        page = cells.make_page()
+        page = cells.make_page(page_path)
         undo.callback(os.close, page)
         if arrays is not None:
             arrays = os.dup(arrays)

@@ -84,7 +84,7 @@ def checked(encoded: Encoded) -> Encoded:
     Raises:
         SerialisationError: it takes more than `MAX_SIZE`.
     """
-    size = len(encoded.blob) + sum(buffer.nbytes for buffer in encoded.buffers)
+    size = size_of(encoded)
     if size > MAX_SIZE:
         message = (
             f"it takes {size / 2**30:.1f} GiB pickled ({size:,} bytes), and at most "
@@ -92,6 +92,11 @@ def checked(encoded: Encoded) -> Encoded:
         )
         raise SerialisationError(message)
     return encoded
+
+
+def size_of(encoded: Encoded) -> int:
+    """Bytes that a value takes, pickled."""
+    return len(encoded.blob) + sum(memoryview(buffer).nbytes for buffer in encoded.buffers)
 
 
 def decode(encoded: Encoded) -> Any:

@@ -48,6 +48,7 @@ from okanjo_conductor._plain import Plain
 from okanjo_conductor._wire import messages as msg
 from okanjo_conductor._wire import pickling
 from okanjo_conductor.clusters._processes import ProcessCrew
+from okanjo_conductor.clusters.local import LocalCluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -169,7 +170,7 @@ class Agent:
     """Starts and watches the workers of one node, in a thread of its own.
 
     Args:
-        setup: what `setup_for` has made.
+        setup: what `setup_for` has made, and how many workers there is room for.
         arrays: what lies in the memory that all workers read, if the run has any.
         on_expired: called, in the agent's thread, when the lease is over; it may end the process.
     """
@@ -232,7 +233,7 @@ class Agent:
             self._sender.close()
 
     def _begin(self) -> None:
-        protocol, version, python, lease, program = self._setup
+        protocol, version, python, lease, program, room = self._setup
         here = (PROTOCOL, __version__, tuple(sys.version_info[:2]))
         if (protocol, version, tuple(python)) != here:
             self._say("refused", _skew((protocol, version, tuple(python)), here))
@@ -240,7 +241,7 @@ class Agent:
             return
         self._lease = lease
         try:
-            self._open_crew(pickling.loads(program))
+            self._open_crew(pickling.loads(program)._replace(slots=room))
         except OSError as error:
             self._say("refused", f"its agent could not be set up: {error}")
             self._end()
@@ -262,6 +263,7 @@ class Agent:
         self._crew = ProcessCrew(
             self._loop,
             self,
+            LocalCluster(),
             program._replace(boot=boot, env={**os.environ, **program.env}),
             spawns=spawns,
             arrays=self._memory,
@@ -361,7 +363,7 @@ class Agent:
     def _start(self, order: Start) -> None:
         assert self._crew is not None  # noqa: S101 - nobody talks to an agent that refused
         try:
-            link = self._crew.start_worker(order)
+            link = self._crew.start_worker(order, None)
         except OSError as error:
             self._say("exited", order.worker_id, None, None, str(error), None, None, None)
             return

@@ -157,6 +157,20 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
             up to now were passed on, and not at all once the link is finished.
             """
 
+        @property
+        def settled(self) -> int | None:
+            """Position in the worker's outcome log before which everything was passed on.
+
+            None: it has none, or that is hard to say just now.
+            """
+            ...
+
+        def free(self, position: int) -> None:
+            """Let the worker write over outcomes before this position: they are kept elsewhere."""
+
+        def note_kept(self) -> None:
+            """Let the worker go on after a large outcome: it is kept elsewhere."""
+
         def finish(self) -> None:
             """Pass on everything that the worker has said, and close."""
 
@@ -204,8 +218,14 @@ class Launch:
 class Crew:
     """The workers of one run. The contract is at the head of this file."""
 
-    def start_worker(self, order: Start) -> Link:
+    def start_worker(self, order: Start, page: str | None) -> Link:
         """Have a worker started; return its link.
+
+        Args:
+            page: where its cells and outcome log are to be a file, that holds what the worker has
+                done when this process is dead; None: nobody would look for it. A cluster whose
+                workers have no such memory need not make one: what was on its way is executed
+                again then.
 
         Raises:
             OSError: it cannot be, and the text says why and what to do. Nothing is left of it.

@@ -254,6 +254,17 @@ class RemoteLink:
         self._recalls[self._recalled] = answer
         self._say("recall", self._worker_id, self._recalled, last)
 
+    @property
+    def settled(self) -> int | None:
+        """None: its outcome log is on another machine, and gone with that."""
+        return None
+
+    def free(self, position: int) -> None:
+        """Nothing to do: its outcome log is kept for nobody."""
+
+    def note_kept(self) -> None:
+        """Nothing to do, for the same reason."""
+
     def finish(self) -> None:
         """Believe nothing more that is said of it."""
         self.is_open = False
@@ -367,7 +378,7 @@ class RemoteCrew(Crew):
 
     # The run's calls
 
-    def start_worker(self, order: Start) -> RemoteLink:
+    def start_worker(self, order: Start, page: str | None) -> RemoteLink:  # noqa: ARG002 - no memory of theirs is here
         """Find a place for a worker, or let it wait for one.
 
         Raises:
@@ -509,7 +520,8 @@ class RemoteCrew(Crew):
                 agent = _Agent(self._started, node, self._engine.put)
                 self._agents[agent.id] = agent
                 try:
-                    self._engine.start_agent(agent.id, node.name, self._setup, self._arrays)
+                    setup = (*self._setup, node.room)
+                    self._engine.start_agent(agent.id, node.name, setup, self._arrays)
                 except Exception as error:  # whatever the engine's library raises
                     lost = partial(self.on_lost, is_certain=True)
                     self._loop.call_soon(lost, agent.id, f"{type(error).__name__}: {error}")

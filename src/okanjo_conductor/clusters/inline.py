@@ -65,7 +65,7 @@ class InlineCrew(Crew):
         self._scheduled: set[int] = set()
         """Workers whose turn is about to come."""
 
-    def start_worker(self, order: Start) -> InlineLink:
+    def start_worker(self, order: Start, page: str | None) -> InlineLink:
         """Make a worker, in the next turn of the loop.
 
         Raises:
@@ -73,11 +73,11 @@ class InlineCrew(Crew):
         """
         worker_id = order.worker_id
         try:
-            page = cells.make_page()
+            descriptor = cells.make_page(page)
         except OSError as error:
             raise OSError(links.NONE_LEFT.format(error)) from error
         wake = partial(self._schedule, worker_id)
-        link = InlineLink(worker_id, page, self._loop, self._watcher, wake)
+        link = InlineLink(worker_id, descriptor, self._loop, self._watcher, wake)
         self._hosts[worker_id] = self._inline.InlineHost(
             self._program,
             order,
@@ -133,8 +133,10 @@ class InlineCrew(Crew):
 
     def _go_on(self, worker_id: int, host: Any, code: int | None) -> None:
         """Do what follows from a turn: its end, or another turn."""
+        if code is None:
+            code = host.code
         if code is not None or host.is_condemned:
-            self._loop.call_soon(self._end, worker_id, code, "" if code is not None else _ENDED)
+            self._loop.call_soon(self._end, worker_id, code, _ENDED if code is None else "")
             host.raise_interrupt()
         elif host.has_work:
             self._schedule(worker_id)

@@ -103,6 +103,8 @@ class _AgentActor:
     """The agent, as Ray sees it."""
 
     def __init__(self, setup: tuple[Any, ...], arrays: bytes | None) -> None:
+        if os.environ.get("OMP_NUM_THREADS") == str(setup[-1]):
+            del os.environ["OMP_NUM_THREADS"]  # by Ray, for an actor that has all CPUs to itself
         self._agent = Agent(setup, arrays, lambda: os._exit(1))
 
     def put(self, packet: bytes) -> None:

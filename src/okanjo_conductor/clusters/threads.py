@@ -86,7 +86,7 @@ class ThreadCrew(Crew):
         self._given_up: list[_Thread] = []
         """Those that may live on all the same."""
 
-    def start_worker(self, order: Start) -> ConductorLink:
+    def start_worker(self, order: Start, page: str | None) -> ConductorLink:
         """Start a thread.
 
         Raises:
@@ -94,7 +94,7 @@ class ThreadCrew(Crew):
         """
         worker_id = order.worker_id
         try:
-            ours, theirs = links.make(self._arrays, has_output=False)
+            ours, theirs = links.make(self._arrays, has_output=False, page_path=page)
         except OSError as error:
             raise OSError(links.NONE_LEFT.format(error)) from error
         try:
@@ -108,7 +108,9 @@ class ThreadCrew(Crew):
             raise OSError(detail) from error
         self._threads[worker_id] = thread
         self._loop.call_soon(self._watcher.on_worker_started, worker_id, os.getpid())
-        return ConductorLink(worker_id, ours, self._loop, self._watcher)
+        return ConductorLink(
+            worker_id, ours, self._loop, self._watcher, keeps_outcomes=page is not None
+        )
 
     def dump_stack(self, worker_id: int) -> bool:
         """Write down where its thread is."""
