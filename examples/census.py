@@ -11,7 +11,7 @@ conductor is for:
     crash      halfway, the census kills one of its own workers; nothing goes missing
 
     python examples/census.py [--workers N] [--limit N] [--out census.jsonl]
-                              [--cluster processes|threads|inline]
+                              [--cluster processes|threads|inline|ray|dask] [--address ADDRESS]
 
 With `--cluster inline` all of it happens in one thread, where a breakpoint is a breakpoint; with
 that or `threads`, no worker is killed, because a worker is no process of its own.
@@ -289,6 +289,19 @@ def is_complete(census, report):
     return expected == report.jobs == written
 
 
+def find_cluster(name, address):
+    """Return what the conductor takes for a cluster."""
+    if name == "ray":
+        from okanjo_conductor.clusters.ray import RayCluster
+
+        return RayCluster(address)
+    if name == "dask":
+        from okanjo_conductor.clusters.dask import DaskCluster
+
+        return DaskCluster(address)
+    return name
+
+
 def main():
     """Take the census; exit with 1 if a file went missing."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -297,9 +310,12 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("census.jsonl"), help="one line per file")
     parser.add_argument(
         "--cluster",
-        choices=("processes", "threads", "inline"),
+        choices=("processes", "threads", "inline", "ray", "dask"),
         default="processes",
         help="where the workers live (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--address", help='of a Ray cluster ("local": one of its own), or of a Dask scheduler'
     )
     options = parser.parse_args()
 
@@ -307,7 +323,8 @@ def main():
     if options.limit:
         files = files[:: max(1, len(files) // options.limit)][: options.limit]
     with options.out.open("w") as out:
-        census = Census(files, options.workers, out, options.cluster)
+        cluster = find_cluster(options.cluster, options.address)
+        census = Census(files, options.workers, out, cluster)
         report = census.run()
     print_report(census, report)
     if not is_complete(census, report):

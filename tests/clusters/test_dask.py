@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from okanjo_conductor import Cause, Conductor
@@ -15,6 +19,7 @@ distributed = pytest.importorskip("distributed", reason="Dask is not installed")
 
 from okanjo_conductor.clusters.dask import DaskCluster  # noqa: E402 - only where there is Dask
 
+ROOT = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.filterwarnings("default"),  # Dask's own
@@ -75,3 +80,15 @@ def test_what_no_dask_worker_has_is_asked_for_in_vain_and_that_is_said(client):
     cluster = DaskCluster(client, resources={"quantum": 1}, placement_timeout=1.0)
     with pytest.raises(WorkerStartError, match=r"'quantum': 1.* were asked for, and there is tcp:"):
         Conductor(CheckWorker, jobs_queue=[1], cluster=cluster, logging=False).run()
+
+
+def test_the_census_is_the_same(nodes, tmp_path):
+    found = []
+    for options in (["--cluster", "dask", "--address", nodes.address], ["--cluster", "inline"]):
+        out = tmp_path / options[1]
+        script = str(ROOT / "examples" / "census.py")
+        command = [sys.executable, script, "--limit", "60", "--workers", "2", "--out", str(out)]
+        subprocess.run([*command, *options], check=True, capture_output=True, timeout=200)
+        found.append(sorted(out.read_bytes().splitlines()))
+    assert len(found[0]) == 60
+    assert found[0] == found[1]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +22,7 @@ ray = pytest.importorskip("ray", reason="there is no wheel of Ray for this Pytho
 
 from okanjo_conductor.clusters.ray import RayCluster  # noqa: E402 - only where there is Ray
 
+ROOT = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.filterwarnings("default"),  # Ray's own
@@ -127,3 +131,33 @@ def test_what_no_node_has_is_asked_for_in_vain_and_that_is_said(nodes):
     cluster = RayCluster(nodes.address, resources={"quantum": 1}, placement_timeout=1.0)
     with pytest.raises(WorkerStartError, match=r"quantum: 1.* was asked for, and there is .*CPU"):
         Conductor(CheckWorker, jobs_queue=[1], cluster=cluster, logging=False).run()
+
+
+def census(folder, name, *options, env=None):
+    """Take a census; return its rows in order."""
+    out = folder / name
+    script = str(ROOT / "examples" / "census.py")
+    command = [sys.executable, script, "--limit", "60", "--workers", "2", "--out", str(out)]
+    done = subprocess.run(
+        [*command, *options], check=False, capture_output=True, text=True, timeout=200, env=env
+    )
+    assert done.returncode == 0, done.stderr
+    return sorted(out.read_bytes().splitlines())
+
+
+def test_the_census_is_the_same_on_a_ray_of_its_own_which_ends_with_it(nodes, tmp_path):
+    mark = "OKANJO_CONDUCTOR_CENSUS"
+    env = {**os.environ, mark: "1", "HOME": str(tmp_path), "RAY_USAGE_STATS_ENABLED": "0"}
+    del env["RAY_AUTH_TOKEN_PATH"]  # that of another cluster
+    found = census(tmp_path, "ray", "--cluster", "ray", "--address", "local", env=env)
+    assert len(found) == 60
+    assert found == census(tmp_path, "inline", "--cluster", "inline")
+    left = [entry for entry in Path("/proc").glob("[0-9]*") if mark.encode() in environ_of(entry)]
+    assert left == []
+
+
+def environ_of(entry):
+    try:
+        return (entry / "environ").read_bytes()
+    except OSError:
+        return b""

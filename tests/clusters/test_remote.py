@@ -20,7 +20,7 @@ from okanjo_conductor.testing._cluster_jobs import CheckWorker
 
 from .subprocesses import SubprocessCluster
 
-LEASE = 0.8
+LEASE = 2.0
 """Seconds: short, where a test waits for the end of one."""
 
 
@@ -136,14 +136,19 @@ def test_an_agent_that_hears_nothing_ends_itself_and_its_jobs_are_done_by_others
     conductor = conductor_of([("wait_for", str(gate))], cluster, worker_limit=1)
     ends, starts = [], []
 
-    def note_start(*_):
-        starts.append(_)
-        cluster.engines[0].is_deaf = len(starts) == 1
-        if len(starts) > 1:
+    def note_start(*start):
+        starts.append(start)
+        if len(starts) == 1:
+            cluster.engines[0].is_deaf = True
+        else:
             gate.touch()
 
+    def note_exit(end):
+        cluster.engines[0].is_deaf = False
+        ends.append(end)
+
     conductor.on("worker_start", note_start)
-    conductor.on("worker_exit", ends.append)
+    conductor.on("worker_exit", note_exit)
     outcomes = []
     conductor.on("job_done", outcomes.append)
     assert_nothing_is_lost(conductor.run(), outcomes, 1)
@@ -165,7 +170,7 @@ def test_where_there_are_no_nodes_the_run_ends_and_says_why():
 
 
 def test_that_workers_wait_for_room_is_said(tmp_path, caplog):
-    cluster = SubprocessCluster(nodes=1, room=1, placement_timeout=0.2)
+    cluster = SubprocessCluster(nodes=1, room=1, placement_timeout=4.0)
     gate = tmp_path / "gate"
     conductor = conductor_of([("wait_for", str(gate)), 1], cluster, worker_limit=2)
     watcher = threading.Thread(target=lambda: (_until(lambda: caplog.records), gate.touch()))

@@ -233,22 +233,24 @@ class Agent:
             self._sender.close()
 
     def _begin(self) -> None:
-        protocol, version, python, lease, program, room = self._setup
+        protocol, version, python, *rest = self._setup
         here = (PROTOCOL, __version__, tuple(sys.version_info[:2]))
         if (protocol, version, tuple(python)) != here:
-            self._say("refused", _skew((protocol, version, tuple(python)), here))
-            self._end()
+            self._refuse(_skew((protocol, version, tuple(python)), here))
             return
-        self._lease = lease
         try:
+            self._lease, program, room = rest
             self._open_crew(pickling.loads(program)._replace(slots=room))
-        except OSError as error:
-            self._say("refused", f"its agent could not be set up: {error}")
-            self._end()
+        except Exception as error:  # else nobody would know why it says nothing
+            self._refuse(f"it could not be set up: {type(error).__name__}: {error}")
             return
         self._say("hello", os.getpid())
         self._check_lease()
         self._tick()
+
+    def _refuse(self, why: str) -> None:
+        self._say("refused", why)
+        self._end()
 
     def _open_crew(self, program: Program) -> None:
         if self._arrays is not None:

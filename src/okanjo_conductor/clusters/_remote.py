@@ -556,6 +556,9 @@ class RemoteCrew(Crew):
         self._timer = None
         if not any(agent.is_ready for agent in self._agents.values()):
             detail = f"no place was found within {self._patience:g} s: {self._facts}"
+            if self._agents:
+                silent = ", ".join(agent.node.label for agent in self._agents.values())
+                detail += f". An agent was asked for, and has not answered, on {silent}"
             self._fail(detail)
         elif not self._has_warned:
             self._has_warned = True

@@ -51,8 +51,9 @@ class RayCluster(RemoteCluster):
     Otherwise each run connects, and disconnects at its end.
 
     Args:
-        address: of the cluster, as for ``ray.init()``; None: what ``RAY_ADDRESS`` says, or a local
-            cluster that ends with the run.
+        address: of the cluster, as for ``ray.init()``; ``"local"``: one on this machine that ends
+            with the run; None: what ``RAY_ADDRESS`` says, one that is there on this machine, or
+            a local one.
         nodes: use no more than so many; default: all that can be used, also those that join later.
         slots_per_node: workers per node, each of which reserves a CPU; default: its CPUs.
         resources: what an agent asks for besides, by name: ``{"GPU": 2, "fast_disk": 1}``. Nodes
