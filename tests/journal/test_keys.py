@@ -65,7 +65,7 @@ def shape(value):
     if isinstance(value, tuple | list):
         return type(value), [shape(part) for part in value]
     if isinstance(value, frozenset | set):
-        return type(value), sorted((repr(shape(part)) for part in value))
+        return type(value), sorted(repr(shape(part)) for part in value)
     if isinstance(value, dict):
         return dict, sorted((repr(shape(k)), repr(shape(v))) for k, v in value.items())
     return type(value), repr(value)
@@ -108,7 +108,9 @@ def test_a_time_with_a_zone_is_no_key_because_it_would_come_back_as_another():
         text_of(dt.datetime(2026, 1, 1, tzinfo=zoneinfo.ZoneInfo("UTC")))
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"a":1,"b":2}', '{"UUID":"x"}', '{"Strange":1}', "NaN]"])
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"a":1,"b":2}', '{"UUID":"x"}', '{"Strange":1}', "NaN]"]
+)
 def test_the_text_of_no_key_is_refused(text):
     with pytest.raises(JobKeyError, match="the text of no key"):
         key_of(text)

@@ -1,4 +1,4 @@
-"""The writer is killed at each boundary of a commit: what was told is kept, and sinks agree with it."""
+"""The writer is killed at each boundary of a commit: what was told is kept, and sinks agree."""
 
 from __future__ import annotations
 
@@ -15,9 +15,19 @@ from journal.victim import POINTS
 from okanjo_conductor import open_journal
 
 TESTS = Path(__file__).parents[1]
+
+
 def run(folder, point="", count=0):
     code = "import sys; sys.path.insert(0, sys.argv[1]); from journal import victim; "
-    argv = [sys.executable, "-c", f"{code} victim.program(*sys.argv[2:])", TESTS, folder, point, count]
+    argv = [
+        sys.executable,
+        "-c",
+        f"{code} victim.program(*sys.argv[2:])",
+        TESTS,
+        folder,
+        point,
+        count,
+    ]
     return subprocess.run([*map(str, argv)], stdout=subprocess.PIPE, text=True, check=False)
 
 

@@ -27,12 +27,19 @@ from okanjo_conductor.journal._store import Store
 
 @pytest.fixture
 def path(tmp_path):
-    return str(tmp_path / "run.db")
+    return tmp_path / "run.db"
 
 
 def beside(path):
-    folder = os.path.dirname(path)
-    return sorted(os.listdir(folder))
+    return names_in(path.parent)
+
+
+def beside_of(path, suffix):
+    return path.with_name(f"{path.name}{suffix}")
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_after_a_run_there_is_one_file(path):
@@ -115,7 +122,7 @@ def test_a_lock_file_that_was_removed_in_between_does_not_count(path, monkeypatc
     def late_flock(descriptor, how):
         trials.append(descriptor)
         if len(trials) == 1:
-            os.unlink(f"{path}-lock")
+            beside_of(path, "-lock").unlink()
         return flock(descriptor, how)
 
     with monkeypatch.context() as patched:
@@ -130,24 +137,18 @@ def test_a_lock_file_that_was_removed_in_between_does_not_count(path, monkeypatc
 # What it is not
 
 
-def content(path):
-    with open(path, "rb") as file:
-        return file.read()
-
-
 def refused(path, kind, match):
-    before = content(path)
+    before = path.read_bytes()
     for open_it in (Store, open_journal):
         with pytest.raises(kind, match=match) as caught:
             open_it(path)
-        assert path in str(caught.value)
-    assert content(path) == before
+        assert str(path) in str(caught.value)
+    assert path.read_bytes() == before
     assert not [name for name in beside(path) if name.endswith("-lock")]
 
 
 def test_a_text_file_is_no_journal(path):
-    with open(path, "w") as file:
-        file.write("This is the only copy of my thesis. " * 300)
+    path.write_text("This is the only copy of my thesis. " * 300)
     refused(path, JournalDamagedError, "not a database")
 
 
@@ -169,23 +170,22 @@ def test_a_newer_format_is_left_alone(path):
 def test_a_truncated_journal_is_named_and_left_alone(path):
     with Session(path) as session:
         session.write(done(range(5000)))
-    os.truncate(path, os.path.getsize(path) // 2)
+    os.truncate(path, path.stat().st_size // 2)
     refused(path, JournalDamagedError, "is damaged.*Keep a copy")
 
 
 def test_a_page_of_garbage_is_named_and_left_alone(path):
     with Session(path) as session:
         session.write(done(range(5000)))
-    size = os.path.getsize(path)
-    with open(path, "r+b") as file:
+    size = path.stat().st_size
+    with path.open("r+b") as file:
         file.seek(size // 2 // 4096 * 4096)
         file.write(os.urandom(4096))
-    before = content(path)
+    before = path.read_bytes()
     with pytest.raises(JournalDamagedError, match="Keep a copy"):
         Store(path)
-    assert content(path) == before
+    assert path.read_bytes() == before
     with open_journal(path) as journal, pytest.raises(JournalDamagedError):
-        list(journal.outcomes())
         list(journal)
 
 
@@ -195,8 +195,9 @@ def test_a_journal_whose_making_was_cut_short_is_made_again(path):
     connection.close()
     with Session(path) as session:
         session.write(done([1]))
-    open(path + "2", "w").close()
-    Session(path + "2").close()
+    empty = beside_of(path, "2")
+    empty.touch()
+    Session(empty).close()
 
 
 def test_an_old_sqlite_is_named(path, monkeypatch):
@@ -305,16 +306,13 @@ def test_files_of_values_that_were_not_committed_are_removed_at_the_next_start(p
     with Session(path, spill_over=100) as session:
         session.write(done([list(range(100)), "x" * 200], keys=["a", "b"]))
         session.write(failed("c", payload=list(range(200))))
-    folder = f"{path}-values"
-    kept = sorted(os.listdir(folder))
+    folder = beside_of(path, "-values")
+    kept = names_in(folder)
     assert len(kept) == 3
     for name in ("0123.json", "4567.pickle.new"):
-        with open(os.path.join(folder, name), "w") as file:
-            file.write("[]")
+        (folder / name).write_text("[]")
     Session(path).close()
-    assert sorted(os.listdir(folder)) == kept
+    assert names_in(folder) == kept
     with open_journal(path) as journal:
         assert journal.value("a") == list(range(100))
         assert journal.get("c").payload == list(range(200))
-
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import subprocess
 import sys
 import textwrap
@@ -125,7 +124,7 @@ def test_a_large_value_goes_to_a_file(values, tmp_path):
     assert kind == "pickle-file"
     assert values.decode(kind, name) == b"x" * 10_001
     assert values.encode("x" * 10_001)[0] == "json-file"
-    assert not [n for n in os.listdir(tmp_path / "values") if n.endswith(".new")]
+    assert not list((tmp_path / "values").glob("*.new"))
 
 
 def test_a_missing_file_is_named(values, tmp_path):
