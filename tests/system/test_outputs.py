@@ -33,7 +33,12 @@ def test_a_file_is_there_if_its_job_is_done(tmp_path, worker):
     assert isinstance(missing, FileNotFoundError)
     assert missing.filename == str(folder / "never.txt")
     assert outcomes["unpicklable"].cause is Cause.UNSERIALISABLE
-    assert conductor.report.last_stats["jobs_done"] == 5
+
+
+def test_a_job_without_its_file_does_not_count_as_done(tmp_path):
+    jobs = [(str(tmp_path), name) for name in ("text", "int", "never", "unpicklable", "bad")]
+    report = Conductor(makers.work, jobs_queue=jobs, logging=False).run()
+    assert (report.done, report.last_stats["jobs_done"]) == (2, 2)
 
 
 def test_what_killed_attempts_have_left_goes_with_the_next_one(tmp_path):
