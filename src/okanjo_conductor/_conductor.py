@@ -98,7 +98,8 @@ class Conductor(EventEmitter):
             `LocalCluster`. Options that a cluster cannot honour are refused.
         start_method: ``"fork"`` from a clean template process, or ``"spawn"`` each worker afresh;
             default: from a template where that is possible.
-        job_key: what identifies a job, as a function of it; default: its number, from 0.
+        job_key: what identifies a job, as a function of it; default: the ``key`` of `jobs_queue`
+            where that has one (see `okanjo_conductor.sources`), else the job's number, from 0.
         retry: how often a job may be executed again after a bad end.
         job_timeout: seconds that an attempt may take, or a function of the job that gives them or
             None; the clock starts when the job does. Then the worker's stack is taken and the
@@ -415,6 +416,21 @@ class Conductor(EventEmitter):
         if self._run is not None:
             with suppress(_RunIsOverError):
                 self._call(self._run.resize, self._worker_limit)
+
+    def set_job_timeout(self, seconds: float) -> None:
+        """Give jobs that have no time limit one, also those that are being executed.
+
+        For who finds out only while the run goes on how long jobs may take. Called again, the last
+        one counts. Before the run there is `job_timeout`.
+
+        Raises:
+            ConductorStateError: no run goes on.
+        """
+        run, limit = self._run, checked_seconds("seconds", seconds)
+        if run is None or limit is None:
+            message = "set_job_timeout(seconds) is for a run that goes on; before, use job_timeout"
+            raise ConductorStateError(message)
+        self._soon(run.set_limit, limit)
 
     def drain(self, deadline: float | None = None) -> None:
         """Stop softly: finish the jobs in execution, start no other, give back the rest.

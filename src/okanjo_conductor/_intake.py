@@ -85,6 +85,9 @@ class JobsQueue(Collection[Any]):
         self._async_iterator: AsyncIterator[Any] | None = None
         self._appended: deque[Any] = deque()
         self._on_append: Callable[[], None] | None = None
+        key = getattr(source, "key", None)
+        self._key: Callable[[Any], Key] | None = key if callable(key) else None
+        """What identifies a job, as its source has it; see `okanjo_conductor.sources`."""
         self._sized: Sized | None = None
         """The iterable, if it may say how many jobs there are and was not asked yet."""
         self._hint: int | None = None
@@ -180,7 +183,7 @@ class Intake:
     ) -> None:
         self._queue = queue
         self._gate = gate
-        self._job_key = job_key
+        self._job_key = job_key or queue._key
         self._job_timeout = job_timeout
         self._post = post
         self._loop = loop

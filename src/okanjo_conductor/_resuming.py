@@ -5,6 +5,8 @@ Everything here happens before the run, in its thread.
 
 from __future__ import annotations
 
+import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._journaling import JournalPlan
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from okanjo_conductor._core.policy import Policy
     from okanjo_conductor._options import Keeping
 
+RETRY = "OKANJO_CONDUCTOR_RETRY"
+"""Variable by which ``conductor retry`` tells a program which jobs it is to execute again: JSON,
+the path of the journal and the texts of their keys."""
+
 
 def open_journal(
     keeping: Keeping, program: tuple[Any, dict[str, Any], Any], policy: Policy
@@ -33,7 +39,7 @@ def open_journal(
     Raises:
         JournalError: it cannot be used: see its subclasses.
     """
-    reruns = _choice_of(keeping.rerun)
+    reruns = _asked_by_retry(keeping.path) or _choice_of(keeping.rerun)
     store = Store(keeping.path, durability=keeping.durability)
     try:
         fingerprint = Fingerprint.of(*program, keeping.version)
@@ -57,4 +63,13 @@ def _choice_of(rerun: Any) -> Callable[[Standing], bool]:
     if callable(rerun):
         return lambda standing: bool(rerun(standing.entry()))
     texts = {text_of(key) for key in rerun}
+    return lambda standing: standing.key in texts
+
+
+def _asked_by_retry(path: Any) -> Callable[[Standing], bool] | None:
+    """Make that function of what ``conductor retry`` asks for; None: nothing, of this journal."""
+    asked: dict[str, Any] = json.loads(os.environ.get(RETRY, "{}"))
+    if not asked or asked["journal"] != os.path.abspath(path):  # noqa: PTH100 - it may be a str
+        return None
+    texts = set(asked["keys"])
     return lambda standing: standing.key in texts

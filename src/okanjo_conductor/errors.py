@@ -17,6 +17,7 @@
     ├── SinkError                           a sink could not be opened, or not take outcomes
     ├── WorkerGoneError                     caller: the worker addressed has ended
     ├── IntakeError                         the caller's job generator raised
+    ├── SourceError (ValueError)            a file of jobs cannot be read: which, and where in it
     ├── DuplicateKeyError (ValueError)      caller: two jobs of a run with a journal have one key
     ├── WorkerStartError                    the worker's import, construction or setup failed
     ├── RequestError                        the other side could not answer a request
@@ -27,6 +28,7 @@
     │   ├── JobTimeoutError                 it took longer than its time limit
     │   ├── JobMemoryError                  it took more memory than there was, or than it may
     │   ├── SerialisationError              payload, key or value could not travel
+    │   ├── CommandError                    a command ended badly (conductor exec)
     │   ├── JobCancelledError               it was cancelled, or executing at an abort
     │   └── RemoteError                     stands in for an exception that cannot be rebuilt here
     ├── JobsFailedError                     what Report.raise_for_failures() raises
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._types import Report
 
 __all__ = [
+    "CommandError",
     "ConductorError",
     "ConductorStateError",
     "ConfigurationError",
@@ -71,6 +74,7 @@ __all__ = [
     "RequestError",
     "SerialisationError",
     "SinkError",
+    "SourceError",
     "TableError",
     "TableKeyError",
     "TooManyFailuresError",
@@ -256,6 +260,32 @@ class IntakeError(ConductorError):
     """
 
 
+class SourceError(ConductorError, ValueError):
+    """A source of jobs cannot be read.
+
+    Attributes:
+        path: the file or URL, or ``"-"`` for standard input.
+        why: what is wrong there.
+        line: its number, from 1, or None.
+        column: the place in that line, or the number of the cell, from 1, or None.
+    """
+
+    def __init__(
+        self, path: str, why: str, line: int | None = None, column: int | None = None
+    ) -> None:
+        super().__init__(path, why, line, column)
+        self.path = path
+        self.why = why
+        self.line = line
+        self.column = column
+
+    def __str__(self) -> str:
+        line = "" if self.line is None else f", line {self.line}"
+        column = "" if self.column is None else f", column {self.column}"
+        path = "standard input" if self.path == "-" else self.path
+        return f"{path}{line}{column}: {self.why}"
+
+
 class DuplicateKeyError(ConductorError, ValueError):
     """Two jobs have the same key, and a journal could not tell them apart.
 
@@ -424,6 +454,40 @@ class SerialisationError(JobError):
         super().__init__(message)
         self.path = path
         self.part_type = part_type
+
+
+class CommandError(JobError):
+    """A command of ``conductor exec`` ended with an exit code other than 0, or by a signal.
+
+    Attributes:
+        command: as one would type it.
+        code: its exit code, 126 or 127 where it could not be started; None: a signal ended it.
+        signal: the name of that signal, such as ``"SIGTERM"``, or None.
+        stderr: the last lines that it wrote to its standard error.
+        started: when, in Unix time.
+        seconds: how long it ran.
+    """
+
+    def __init__(
+        self,
+        command: str,
+        code: int | None,
+        signal: str | None = None,
+        stderr: str = "",
+        started: float = 0.0,
+        seconds: float = 0.0,
+    ) -> None:
+        super().__init__(command, code, signal, stderr, started, seconds)
+        self.command = command
+        self.code = code
+        self.signal = signal
+        self.stderr = stderr
+        self.started = started
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        stderr = _quoted("the last lines of its standard error", self.stderr)
+        return f"the command {describe_exit(self.code, self.signal)}{stderr}"
 
 
 class JobCancelledError(JobError):

@@ -157,6 +157,12 @@ class CancelRequested(Named):
     job_id: JobId
 
 
+class LimitSet(Named):
+    """Jobs without a time limit of their own have this one from now on, executing ones too."""
+
+    seconds: float
+
+
 class ResizeRequested(Named):
     """There may be so many workers from now on."""
 
@@ -199,6 +205,7 @@ Event: TypeAlias = (
     | MemoryMeasured
     | StatsReported
     | CancelRequested
+    | LimitSet
     | ResizeRequested
     | DrainRequested
     | AbortRequested

@@ -119,6 +119,8 @@ class ConductorState:
         self._unwanted: set[JobId] = set()
         """Jobs to be cancelled as soon as no worker holds them."""
         self._why_stopped = ""
+        self._limit: float | None = None
+        """Seconds that jobs without a time limit of their own may take."""
         self._is_over_budget = False
         self._leave_by: float | None = None
         """When workers that were asked to leave are sent a signal; None: when they are done."""
@@ -321,9 +323,17 @@ class ConductorState:
         for ordinal, job in seen.items():
             if ordinal in worker.watches:
                 continue
-            limit = job.timeout
+            limit = self._limit if job.timeout is None else job.timeout
             expires_at = None if limit is None else since + limit
-            worker.watches[ordinal] = Watch(job, ordinal, since, expires_at, stuck_at)
+            worker.watches[ordinal] = Watch(job, ordinal, since, limit, expires_at, stuck_at)
+
+    def _on_limit_set(self, event: ev.LimitSet, _now: float) -> None:
+        self._limit = limit = event.seconds
+        for worker in self._fleet:
+            for watch in worker.watches.values():
+                has_expired = watch.limit is not None and watch.expires_at is None
+                if watch.job.timeout is None and not has_expired:
+                    watch.limit, watch.expires_at = limit, watch.since + limit
 
     def _on_memory_measured(self, event: ev.MemoryMeasured, now: float) -> None:
         worker = self._fleet.get(event.worker_id)
@@ -803,7 +813,7 @@ class ConductorState:
         job = watch.job
         if watch.expires_at is not None and watch.expires_at <= now and worker.doom is None:
             watch.expires_at = None
-            doom = Doom(watch.ordinal, Cause.TIMEOUT, job.timeout or 0.0)
+            doom = Doom(watch.ordinal, Cause.TIMEOUT, watch.limit or 0.0)
             self._end_job(worker, doom, now)
         if watch.stuck_at is not None and watch.stuck_at <= now:
             watch.stuck_at = None
@@ -925,6 +935,7 @@ _HANDLERS: dict[type[Any], Callable[[ConductorState, Any, float], None]] = {
     ev.MemoryMeasured: ConductorState._on_memory_measured,
     ev.StatsReported: ConductorState._on_stats_reported,
     ev.CancelRequested: ConductorState._on_cancel_requested,
+    ev.LimitSet: ConductorState._on_limit_set,
     ev.ResizeRequested: ConductorState._on_resize_requested,
     ev.DrainRequested: ConductorState._on_drain_requested,
     ev.AbortRequested: ConductorState._on_abort_requested,

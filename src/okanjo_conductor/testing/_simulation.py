@@ -871,6 +871,11 @@ class SimulatedWorld(World):
         self.resize(self.chance.choice((1, 2, 3)))
         return True
 
+    def fault_limit(self) -> bool:
+        """The caller finds out how long jobs may take."""
+        self.set_limit(self.chance.choice((0.05, 1.0)))
+        return True
+
     def fault_pause(self) -> bool:
         """The receiver of outcomes falls behind for a while."""
         if self.is_paused:
@@ -965,6 +970,7 @@ FAULTS: dict[str, tuple[int, Callable[[SimulatedWorld], bool]]] = {
     "measured": (4, SimulatedWorld.fault_measured),
     "out of memory": (1, SimulatedWorld.fault_out_of_memory),
     "resize": (2, SimulatedWorld.fault_resize),
+    "limit": (1, SimulatedWorld.fault_limit),
     "pause": (2, SimulatedWorld.fault_pause),
     "refill": (2, SimulatedWorld.fault_refill),
     "broken source": (1, SimulatedWorld.fault_broken_source),

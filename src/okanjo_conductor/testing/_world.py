@@ -603,8 +603,9 @@ class World:
     def _interrupt_job(self, command: do.InterruptJob) -> None:
         worker = self._live(command.worker_id)
         self.force.interrupt(worker.force, command, self.now)
-        limit = worker.handed[command.ordinal].timeout
-        require(command.limit == limit, "a job is told its own limit", command)
+        limits = self.force.limits_of(worker.handed[command.ordinal])
+        is_known = command.limit in limits
+        require(is_known, "a job is told its own limit, or one that was set", command)
 
     def _cancel_job(self, command: do.CancelJob) -> None:
         worker = self._live(command.worker_id)
@@ -758,6 +759,11 @@ class World:
         if self.phase < Phase.ENDING:
             self.force.drain_seconds = seconds
         return self.send(ev.DrainRequested(seconds=seconds))
+
+    def set_limit(self, seconds: float) -> list[do.Command]:
+        """Have jobs without a time limit of their own keep this one."""
+        self.force.limits.append(seconds)
+        return self.send(ev.LimitSet(seconds=seconds))
 
     def resize(self, slots: int) -> list[do.Command]:
         """Want so many workers; slots that were empty and come back have no history."""
