@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._wire.codec import Encoded
     from okanjo_conductor.clusters._base import Cluster
     from okanjo_conductor.journal import JournalEntry
+    from okanjo_conductor.sinks import Feed
 
 _STUCK_AFTER = 300.0
 """Seconds, by default."""
@@ -770,12 +771,14 @@ class Conductor(EventEmitter):
             self._worker, boot, self._environment(), self._start_method, self._worker_limit
         )
         launch = self._cluster.launch(program)  # a template boots while this process loads the rest
-        plan = None
+        plan = feed = None
         try:
             from okanjo_conductor._run import Run
 
             if self._keeping.path is not None:
                 plan = self._open_journal()
+            elif self._keeping.sink is not None:
+                feed = self._open_feed()
             return Run(
                 self,
                 loop,
@@ -792,12 +795,20 @@ class Conductor(EventEmitter):
                 buffer_limit=self._buffer_limit,
                 sticky=self._sticky,
                 journal=plan,
+                feed=feed,
             )
         except BaseException:
             launch.abandon()
             if plan is not None:
                 plan.store.close()
+            if feed is not None:
+                feed.close()
             raise
+
+    def _open_feed(self) -> Feed:
+        from okanjo_conductor.sinks import Feed, as_sinks  # only for those who have sinks
+
+        return Feed(as_sinks(self._keeping.sink))
 
     def _open_journal(self) -> JournalPlan:
         from okanjo_conductor import _resuming as resuming  # only for those who have a journal

@@ -179,7 +179,7 @@ def check_choices(start_method: str | None, buffer: int | None) -> None:
 
 
 def check_keeping(keeping: Keeping) -> None:
-    """Refuse what no journal could do."""
+    """Refuse what no journal could do, and sinks that are none."""
     if not isinstance(keeping.path, str | os.PathLike | None):
         message = f"journal={keeping.path!r}: the path of a file"
         raise ConfigurationError(message)
@@ -191,6 +191,10 @@ def check_keeping(keeping: Keeping) -> None:
     if isinstance(keeping.rerun, str) and keeping.rerun != "failed":
         message = f'rerun={keeping.rerun!r}: "failed", a list of keys, or a function of an entry'
         raise ConfigurationError(message)
+    if keeping.sink is not None:
+        from okanjo_conductor.sinks import as_sinks  # only for those who have sinks
+
+        as_sinks(keeping.sink)
     if keeping.path is None:
         for name in _ONLY_WITH_A_JOURNAL:
             value = getattr(keeping, name)
