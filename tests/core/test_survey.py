@@ -77,6 +77,13 @@ def test_a_job_that_has_its_outcome_is_worked_at_no_more():
     assert (sight.activity, sight.key, sight.in_flight) == ("idle", None, 0)
 
 
+def test_jobs_before_the_claimed_one_have_ended_though_nobody_has_heard_of_it():
+    state = started(slots=1, jobs=8)
+    done(state, [1])
+    (sight,) = state.survey({1: 3})
+    assert (sight.key, sight.in_flight) == ("key-2", 1)
+
+
 def test_what_goes_on_for_some_time_has_a_beginning():
     state = started(slots=1, jobs=1)
     state.handle(ev.JobsSeen(worker_id=1, first=1, last=1, since=1.5), 2.0)
