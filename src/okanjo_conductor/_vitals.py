@@ -26,6 +26,8 @@ _MEASURE_EVERY = 0.1
 """Seconds between looks at the workers' memory."""
 _STACK_TIME = 0.2
 """Seconds that a worker may take to write its stack; its kernel does it in well under one ms."""
+_LOOKS = 10
+"""So many times that, where the machine is so busy that the worker does not come to it."""
 
 
 class Vitals:
@@ -62,6 +64,8 @@ class Vitals:
         """By worker whose process exists."""
         self._oom = OomWatch()
         self._timers: set[Timer] = set()
+        self._asked: dict[int, list[int]] = {}
+        """By worker: where in what it has written the stacks begin that are waited for."""
 
     def worker_started(self, worker_id: int, pid: int) -> None:
         """Begin to look at a worker."""
@@ -76,6 +80,7 @@ class Vitals:
         """Look at a worker no more; say whether the kernel has ended it for want of memory."""
         self.pids.pop(worker_id, None)
         self._seen.pop(worker_id, None)
+        self._asked.pop(worker_id, None)
         self._parallel.discard(worker_id)
         return signal_name == "SIGKILL" and self._oom.has_risen()
 
@@ -128,12 +133,16 @@ class Vitals:
 
     def dump_stack(self, command: do.DumpStack) -> None:
         """Have a worker write down what its threads are doing; no GIL is needed for it."""
-        self._ask_for_stack(command.worker_id)
+        link = self._links.get(command.worker_id)
+        if link is not None:
+            self._ask_for_stack(command.worker_id, link)
 
-    def _ask_for_stack(self, worker_id: WorkerId) -> None:
-        link = self._links.get(worker_id)
-        if link is not None and link.cells[cells.DUMPS]:
+    def _ask_for_stack(self, worker_id: WorkerId, link: ConductorLink) -> bool:
+        """Have a worker write its stack, if it can already."""
+        can_write = bool(link.cells[cells.DUMPS])
+        if can_write:
             self._signal(worker_id, signal.SIGUSR1)
+        return can_write
 
     def interrupt_job(self, command: do.InterruptJob) -> None:
         """Have `JobTimeoutError` raised in a job."""
@@ -144,13 +153,31 @@ class Vitals:
 
     def report_stuck(self, command: do.ReportStuck) -> None:
         """Tell listeners that a job takes long, when its stack is here."""
-        self._ask_for_stack(command.worker_id)
+        worker_id = command.worker_id
+        link = self._links.get(worker_id)
+        if link is None:
+            return
+        begin = link.box_size
+        self._asked.setdefault(worker_id, []).append(begin)
+        can_write = self._ask_for_stack(worker_id, link)
+        self._tell_later(command, link, begin, _LOOKS if can_write else 1)
+
+    def _tell_later(
+        self, command: do.ReportStuck, link: ConductorLink, begin: int, looks: int
+    ) -> None:
+        """Tell when the stack is there, after a few looks for it at most."""
 
         def tell() -> None:
             self._timers.discard(timer)
-            link = self._links.get(command.worker_id)
-            if link is not None:
-                self._tell_stuck(command, link.take_stack())
+            if self._links.get(command.worker_id) is not link:
+                return
+            if looks > 1 and link.box_size == begin:
+                self._tell_later(command, link, begin, looks - 1)
+                return
+            asked = self._asked[command.worker_id]
+            asked.remove(begin)
+            end = min((later for later in asked if later > begin), default=None)
+            self._tell_stuck(command, link.take_stack(begin, end))
 
         timer = self._loop.call_later(_STACK_TIME, tell)
         self._timers.add(timer)

@@ -107,10 +107,22 @@ class ConductorLink:
         """The last lines that the worker wrote to its standard error."""
         return self._stderr.last_lines
 
-    def take_stack(self) -> str:
-        """Return what the worker has written about its threads and was not taken before."""
-        text = cells.black_box(self._ends.cells, self._box_read)
-        self._box_read += len(text)
+    @property
+    def box_size(self) -> int:
+        """How much the worker has written about its threads by now."""
+        return len(cells.black_box(self._ends.cells))
+
+    def take_stack(self, begin: int | None = None, end: int | None = None) -> str:
+        """Return what the worker has written about its threads, and take it.
+
+        Args:
+            begin: where in all that it has written; default: what was not taken before.
+            end: up to where; default: the rest.
+        """
+        begin = self._box_read if begin is None else begin
+        length = None if end is None else end - begin
+        text = cells.black_box(self._ends.cells, begin)[:length]
+        self._box_read = max(self._box_read, begin + len(text))
         return stacks.tidy(text)
 
     def send(self, message: AnyMessage) -> None:
