@@ -267,7 +267,7 @@ class Run:
             phase=state.phase.name.lower(),
             sights=state.survey({i: cells.last_started(link.cells) for i, link in links.items()}),
             empty=state.empty_slots,
-            unfinished=state.unfinished,
+            accepted=state.accepted,
             unread=self.intake.unread(length),
             pids=self._vitals.pids,
             books=self._report,

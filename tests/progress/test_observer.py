@@ -41,7 +41,7 @@ def look(account, *, now=10.0, observer=None, **facts):
         "phase": "running",
         "sights": [],
         "empty": [],
-        "unfinished": 0,
+        "accepted": account.so_far.jobs,
         "unread": 90,
         "pids": {},
         **facts,
@@ -92,8 +92,13 @@ def test_a_run_whose_jobs_have_all_ended_has_no_time_left():
 
 
 def test_the_last_job_is_waited_for_as_long_as_a_job_takes():
-    snapshot = look(books(100, 60.0), unread=0, unfinished=1, sights=[sight(1, since=5.0)])
+    snapshot = look(books(100, 60.0), unread=0, accepted=101, sights=[sight(1, since=5.0)])
     assert snapshot.eta == pytest.approx(55.0)
+
+
+def test_jobs_whose_outcome_was_not_told_yet_are_still_to_come():
+    snapshot = look(books(10), unread=0, accepted=15)
+    assert (snapshot.total, snapshot.finished, snapshot.eta) == (15, 10, pytest.approx(5.0))
 
 
 def test_workers_and_empty_slots_come_in_order():
