@@ -90,6 +90,7 @@ def test_a_screen_that_hangs_is_left_behind(show_on, monkeypatch):
     assert screen.drawn.wait(10)
     shown.close(REPORT)
     assert screen.reports == []
+    assert screen.is_closed.is_set()
     go_on.set()
 
 

@@ -47,12 +47,12 @@ class Bar:
         if report is not None:
             ended = report.jobs + report.skipped
             self._show(ended, ended + report.unstarted, report.failed, report.workers_lost)
+        if self._bar is not None:
+            self._bar.close()
         self.close()
 
     def close(self) -> None:
-        """Let the bar be."""
-        if self._bar is not None:
-            self._bar.close()
+        """Let what is printed go its own way."""
         self._outlet.close()
 
     def _show(self, ended: int, total: int | None, failed: int, lost: int) -> None:
