@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         WorkerStuck,
     )
     from okanjo_conductor._worker import ConductorWorker, command
+    from okanjo_conductor.journal import JournalEntry, JournalReader, RunInfo, open_journal
     from okanjo_conductor.lookups._kinds import ABSENT, Loading, Lookup
     from okanjo_conductor.lookups.table import LookupTable
 
@@ -51,6 +52,7 @@ _HOMES = {
     "_worker": ("ConductorWorker", "command"),
     "_runtime": ("current_job", "current_worker"),
     "_io.assignment": ("is_worker",),
+    "journal": ("JournalEntry", "JournalReader", "RunInfo", "open_journal"),
     "lookups.table": ("LookupTable",),
     "_snapshot": ("Snapshot", "WorkerSnapshot"),
     "_types": (
@@ -119,6 +121,11 @@ __all__ = [
     "StatsReport",
     "StatsAggregate",
     "WorkerStats",
+    # journals
+    "open_journal",
+    "JournalReader",
+    "JournalEntry",
+    "RunInfo",
     # what goes wrong
     "errors",
     "__version__",

@@ -19,13 +19,14 @@ import asyncio
 import os
 from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
+from functools import partial
 from time import perf_counter_ns
 
 from okanjo_conductor._async_talk import AsyncTalk
-from okanjo_conductor._io.cells import CLAIM, HIGH, LOW, RUNNING
-from okanjo_conductor._io.leaving import leave_fork, leave_process
-from okanjo_conductor._io.loops import new_asyncio_loop
+from okanjo_conductor._io.cells import CLAIM, HIGH, LOW, PARALLEL, RUNNING
+from okanjo_conductor._io.leaving import WorkerLeft, leave_fork, leave_process
+from okanjo_conductor._io.loops import call_soon, new_asyncio_loop
 from okanjo_conductor._logs import log
 from okanjo_conductor._runtime import QUIET, Batch, Runtime
 from okanjo_conductor._talk import ConductorGone
@@ -112,27 +113,60 @@ class AsyncRuntime(Runtime):
         self._will_ring = False
         self._is_working = False
         """Whether the loop runs for jobs, not for `setup` or `teardown`."""
-        self._context = copy_context()
+        self._context: Context
         """What each job begins with: no job sees what another one has set."""
+        self._is_closing = False
+        """Whether it has ended, and its jobs only have to be cleared away."""
         self._broken: BaseException | None = None
         """What was raised in our own code, and ends this worker as it would any other."""
 
     # Life
+
+    def attach(self) -> None:
+        """Let the worker know where it is, and listen to it."""
+        super().attach()
+        self._context = copy_context()
 
     def _make_talk(self, handlers: dict[type[Any], Callable[[Any], None]]) -> AsyncTalk:
         handlers[Cancel] = self._on_cancel
         return AsyncTalk(self.worker, self._place, handlers, self._check_deadline)
 
     def _live(self) -> None:
-        worker, link = self.worker, self._link
-        self._loop = self.talk.loop = loop = new_asyncio_loop()
-        asyncio.set_event_loop(loop)
+        self._loop = self.talk.loop = new_asyncio_loop()
+        asyncio.set_event_loop(self._loop)
+        home = self._place.home
+        if home.is_process:
+            self._live_in_loop()
+            return
+        home.on_condemned = partial(call_soon, self._loop, self._leave)
+        try:
+            self._live_in_loop()
+        finally:
+            self._close_loop()
+
+    def _leave(self) -> None:
+        """End, because the worker is to leave."""
+        code = self._place.home.code
+        self._break(WorkerLeft(1 if code is None else code))
+
+    def _close_loop(self) -> None:
+        """End what goes on in the loop: where there is no process to end, nothing else would."""
+        self._is_closing, self._broken = True, None
+        try:
+            self._await(self._end_tasks)
+        finally:
+            asyncio.set_event_loop(None)
+            self._loop.close()
+
+    def _live_in_loop(self) -> None:
+        worker, link, loop = self.worker, self._link, self._loop
         loop.set_task_factory(self._make_task)
         self.talk.urgent = frozenset()  # all messages are handled while jobs are in flight
         loop.add_reader(link.fileno(), self._read)
         os.set_blocking(link.fileno(), True)  # uvloop has ended that; who sends waits for room
         self._await(worker.setup)
         worker.start_monitoring()
+        link.cells[PARALLEL] = self._concurrency
         link.send(Ready([], self._concurrency, can_cancel=True))
         self._work()
         self._await(worker.teardown)
@@ -204,11 +238,18 @@ class AsyncRuntime(Runtime):
 
     def _break(self, error: BaseException) -> None:
         """End this worker for what was raised in our own code: the loop would only log it."""
-        if isinstance(error, (ConductorGone, BrokenPipeError, ConnectionResetError)):
-            leave_process(1)
-        if isinstance(error, OSError) and self._link.is_abandoned:
-            leave_fork(None)
-        self._broken = error
+        if self._is_closing:
+            return
+        if self._place.home.is_process:
+            if isinstance(error, (ConductorGone, BrokenPipeError, ConnectionResetError)):
+                leave_process(1)
+            if isinstance(error, OSError) and self._link.is_abandoned:
+                leave_fork(None)
+        self._broken = self._broken or error
+        self._stop()
+
+    def _stop(self) -> None:
+        """Have the work end: there is no more of it, or something is broken."""
         self._loop.stop()
 
     # Starting jobs
@@ -236,7 +277,7 @@ class AsyncRuntime(Runtime):
                 self._next = 0
         self._report_declined()
         if self._is_working and self._is_finished:
-            self._loop.stop()
+            self._stop()
 
     def _start(self, attempt: _Attempt) -> None:
         context = self._context.copy()
@@ -266,7 +307,8 @@ class AsyncRuntime(Runtime):
                 value = await value
             if value is LATER:
                 _refuse("LATER")
-            item: Item = value if type(value) is int else self._done_item(value)
+            is_bare = type(value) is int and not self._outputs
+            item: Item = value if is_bare else self._done_item(value)
         except BaseException as error:
             self._fail(attempt, error)
         else:
@@ -277,9 +319,10 @@ class AsyncRuntime(Runtime):
             error = attempt.verdict.with_traceback(error.__traceback__)
         try:
             item = self._failure_item(error)
-        except ConductorGone:
-            leave_process(1)
-        self._end(attempt, item)
+        except (ConductorGone, WorkerLeft) as end:
+            self._break(end)
+        else:
+            self._end(attempt, item)
 
     def _end(self, attempt: _Attempt, item: Item) -> None:
         """Publish an outcome, and go on with what waits."""
@@ -299,6 +342,9 @@ class AsyncRuntime(Runtime):
                 self._loop.call_soon(self._ring_soon)
         except BaseException as error:
             self._break(error)
+
+    def _wait_until_kept(self) -> None:
+        """Go on: there are other jobs in flight."""
 
     def _ring_soon(self) -> None:
         """Tell of the outcomes of a turn of the loop together."""

@@ -228,7 +228,8 @@ class Basis(LookupVerbs):
     def _report_repeatedly(self) -> None:
         stop = self._monitor_stop
         while not stop.wait(self.stats_interval):
-            self._live.report_stats()
+            if not self._live.report_stats_while_alive():
+                return
 
 
 class FunctionWorker(Basis):

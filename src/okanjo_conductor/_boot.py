@@ -22,7 +22,7 @@ from okanjo_conductor import _runtime
 from okanjo_conductor._basis import FunctionWorker
 from okanjo_conductor._io import assignment, bootstrap, cells, deadman, groups
 from okanjo_conductor._io.descriptors import move_up
-from okanjo_conductor._io.leaving import leave_process
+from okanjo_conductor._io.leaving import WorkerLeft, leave_process
 from okanjo_conductor._io.worker_link import WorkerLink
 from okanjo_conductor._wire import functions, pickling
 from okanjo_conductor._wire.byvalue import share_main
@@ -31,10 +31,13 @@ from okanjo_conductor.errors import ConfigurationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from collections.abc import Callable
+    from typing import Any, NoReturn, TypeVar
 
     from okanjo_conductor._basis import Basis
     from okanjo_conductor._io.bootstrap import Boot, Start, Target
+
+    _Code = TypeVar("_Code", int, int | None)
 
 _NO_PIDFD_POLL = 20
 """Milliseconds between looks at children where there are no pidfds."""
@@ -51,7 +54,7 @@ def main(descriptor: int) -> NoReturn:
     sys.path[:] = boot.sys_path
     sys.argv[:] = boot.argv
     try:
-        worker = _load(boot.target)
+        worker = load(boot.target)
         if functions.is_async(worker):
             __import__("okanjo_conductor._async_worker")  # here, so that no fork has to
     except BaseException:
@@ -68,7 +71,8 @@ def main(descriptor: int) -> NoReturn:
         os._exit(0)
 
 
-def _load(target: Target) -> Any:
+def load(target: Target) -> Any:
+    """Find the worker, a class or a function; None where a script makes it."""
     if target.reference is not None:
         module, path = target.reference
         __import__(module)
@@ -191,20 +195,33 @@ def _become(boot: Boot, worker: Any, order: Start, ends: list[int]) -> NoReturn:
         order.worker_id, order.slot, order.master_id, order.log_level, link, arrays
     )
     assignment.assign(place)
-    code = 1
+    script = boot.target.script
+
+    def start() -> int:
+        return _start(worker, order) if script is None else _run_script(script, link)
+
+    leave_process(live(start, link))
+
+
+def live(start: Callable[[], _Code], link: WorkerLink) -> _Code | int:
+    """Let a worker run, and return what comes of it: its exit code. What it raises is told."""
     try:
-        if boot.target.script is None:
-            _construct(worker, pickling.loads(order.options), order.concurrency).start()
-            code = 0
-        else:
-            code = _run_script(boot.target.script, link)
+        return start()
+    except WorkerLeft as left:
+        return left.code
     except SystemExit as leave:
         code = leave.code if isinstance(leave.code, int) else 1
         if code:
             _say_last_words(link)
+        return code
     except BaseException:
         _say_last_words(link)
-    leave_process(code)
+        return 1
+
+
+def _start(worker: Any, order: Start) -> int:
+    construct(worker, order).start()
+    return 0
 
 
 def _run_script(path: str, link: WorkerLink) -> int:
@@ -237,9 +254,10 @@ def _say_last_words(link: WorkerLink) -> None:
             sys.stderr.write(text)
 
 
-def _construct(worker: Any, options: dict[str, Any], concurrency: int | None) -> Basis:
-    """Make the worker object of this process from a class or a function."""
-    made = _made(worker, options)
+def construct(worker: Any, order: Start) -> Basis:
+    """Make the worker object from a class or a function."""
+    made = _made(worker, pickling.loads(order.options))
+    concurrency = order.concurrency
     if concurrency is not None:
         if not made._is_async:
             message = f"concurrency={concurrency}: {worker.__qualname__} is not async"

@@ -20,11 +20,12 @@ from okanjo_conductor._core.events import AbortRequested, DrainRequested
 from okanjo_conductor._core.policy import Policy
 from okanjo_conductor._io import assignment, loops
 from okanjo_conductor._io.bootstrap import Boot
-from okanjo_conductor._io.launching import EarlyTemplate
 from okanjo_conductor._io.loggers import log
 from okanjo_conductor._options import (
     DEFAULT_TYPE,
+    Keeping,
     check_choices,
+    check_keeping,
     check_policy,
     checked_concurrency,
     checked_env,
@@ -38,6 +39,7 @@ from okanjo_conductor._options import (
 )
 from okanjo_conductor._signals import StopSignals
 from okanjo_conductor._types import Recycle, Retry
+from okanjo_conductor.clusters._base import Program, find_cluster, refuse_what_it_lacks
 from okanjo_conductor.errors import (
     ConductorStateError,
     ConfigurationError,
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._intake import JobsQueue
     from okanjo_conductor._io.light_loop import LightLoop
     from okanjo_conductor._io.loops import Loop
+    from okanjo_conductor._journaling import JournalPlan
     from okanjo_conductor._outcomes import Outcomes
     from okanjo_conductor._posts import Handler, WorkerReply
     from okanjo_conductor._progress.view import View
@@ -64,7 +67,11 @@ if TYPE_CHECKING:
     from okanjo_conductor._snapshot import Snapshot
     from okanjo_conductor._types import Key, Message, Report, StatsReport
     from okanjo_conductor._wire.codec import Encoded
+    from okanjo_conductor.clusters._base import Cluster
+    from okanjo_conductor.journal import JournalEntry
 
+_STUCK_AFTER = 300.0
+"""Seconds, by default."""
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -86,8 +93,13 @@ class Conductor(EventEmitter):
         worker_options: keyword arguments for the worker class.
         concurrency: how many jobs are in flight at a time in each worker, if that is an ``async
             def`` function or an `AsyncConductorWorker`; default: 100, or what the class says.
-        start_method: ``"fork"`` from a clean template process, or ``"spawn"`` each worker afresh.
-        job_key: what identifies a job, as a function of it; default: its number, from 0.
+        cluster: where workers live: ``"processes"``; ``"threads"`` of this process; ``"inline"``,
+            in the thread of the run, for debuggers and profilers; or a `Cluster`, such as
+            `LocalCluster`. Options that a cluster cannot honour are refused.
+        start_method: ``"fork"`` from a clean template process, or ``"spawn"`` each worker afresh;
+            default: from a template where that is possible.
+        job_key: what identifies a job, as a function of it; default: the ``key`` of `jobs_queue`
+            where that has one (see `okanjo_conductor.sources`), else the job's number, from 0.
         retry: how often a job may be executed again after a bad end.
         job_timeout: seconds that an attempt may take, or a function of the job that gives them or
             None; the clock starts when the job does. Then the worker's stack is taken and the
@@ -110,6 +122,18 @@ class Conductor(EventEmitter):
             before SIGKILL.
         buffer: outcomes that may wait for a consumer of `outcomes` before no further job is read;
             default: a few batches.
+        journal: path of a file that makes the run survive the death of this process: every outcome
+            is in it before it is seen, and the same program, started again, goes on.
+        duplicates: of jobs with the same key, in a run with a journal: ``"error"`` ends the run,
+            ``"skip"`` executes the first only, ``"number"`` executes all, as ``key#2`` and so on.
+        rerun: which of the jobs that have their outcome from an earlier run are executed again:
+            ``"failed"``, keys, or a function of a `JournalEntry`; default: none. Jobs that were
+            cancelled, or never ended, are executed in any case.
+        version: of your code, for the journal: a run with another one is not resumed.
+        accept_changed: resume also where the worker, its options or `version` have changed.
+        durability: ``"full"``: what is in the journal survives a power cut, too.
+        sink: where values are written to, one or several of `okanjo_conductor.sinks`, or a
+            function of an `Outcome`; with a journal each exactly once, however often a run dies.
         progress: whether to show on standard error how the run stands: on a terminal as a live
             view with a line per worker (where ``rich`` is installed, extra ``cli``), or as a bar
             (``tqdm``, extra ``progress``, also in notebooks), elsewhere as a line now and then. A
@@ -138,25 +162,37 @@ class Conductor(EventEmitter):
         lookups: dict[str, Any] | None = None,
         worker_options: Mapping[str, Any] | None = None,
         concurrency: int | None = None,
-        start_method: str = "fork",
+        cluster: str | Cluster = "processes",
+        start_method: str | None = None,
         job_key: Callable[[Any], Key] | None = None,
         retry: Retry | None = None,
         job_timeout: float | Callable[[Any], float | None] | None = None,
         timeout_grace: float = 1.0,
         soft_timeout: bool = False,
         start_timeout: float | None = None,
-        stuck_after: float | None = 300.0,
+        stuck_after: float | None = _STUCK_AFTER,
         max_rss: int | None = None,
         recycle: Recycle | None = None,
         max_failures: float | None = None,
         abort_grace: float = 1.0,
         buffer: int | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        duplicates: str = "error",
+        rerun: str | Iterable[Key] | Callable[[JournalEntry], bool] | None = None,
+        version: str | None = None,
+        accept_changed: bool = False,
+        durability: str = "normal",
+        sink: Any = None,
         progress: bool | float = False,
     ) -> None:
         super().__init__()
+        self._cluster = find_cluster(cluster)
+        self._worker = worker
         self._target = find_target(worker, worker_type)
+        self._program = worker, dict(worker_options or {}), job_key
+        """What the outcomes depend on."""
         self._worker_type = worker_type
-        self._worker_limit = checked_limit(worker_limit)
+        self._worker_limit = self._limited(worker_limit)
         self._worker_env = checked_env(worker_env or {})
         self._worker_options = encoded_options(worker_options or {})
         if worker_options and self._target.script is not None:
@@ -179,7 +215,18 @@ class Conductor(EventEmitter):
             max_failures=max_failures,
         )
         check_policy(self._policy)
+        refuse_what_it_lacks(self._cluster, self._asked())
         self._buffer_limit = buffer
+        self._keeping = Keeping(
+            path=journal,
+            duplicates=duplicates,
+            rerun=rerun,
+            version=version,
+            accept_changed=accept_changed,
+            durability=durability,
+            sink=sink,
+        )
+        check_keeping(self._keeping)
         self._progress = checked_progress(progress)
         self.logging = logging
         self.lookups = {} if lookups is None else checked_lookups(lookups)
@@ -365,10 +412,27 @@ class Conductor(EventEmitter):
 
     def resize(self, worker_limit: int) -> None:
         """Let there be more workers, or fewer; surplus ones finish the job at hand and leave."""
-        self._worker_limit = checked_limit(worker_limit)
+        self._worker_limit = self._limited(worker_limit)
         if self._run is not None:
             with suppress(_RunIsOverError):
                 self._call(self._run.resize, self._worker_limit)
+
+    def set_job_timeout(self, seconds: float) -> None:
+        """Give jobs that have no time limit one, also those that are being executed.
+
+        For who finds out only while the run goes on how long jobs may take. Called again, the last
+        one counts. Before the run there is `job_timeout`.
+
+        Raises:
+            ConductorStateError: no run goes on.
+            ConfigurationError: the cluster cannot end a worker.
+        """
+        run, limit = self._run, checked_seconds("seconds", seconds)
+        refuse_what_it_lacks(self._cluster, {"job_timeout": limit})
+        if run is None or limit is None:
+            message = "set_job_timeout(seconds) is for a run that goes on; before, use job_timeout"
+            raise ConductorStateError(message)
+        self._soon(run.set_limit, limit)
 
     def drain(self, deadline: float | None = None) -> None:
         """Stop softly: finish the jobs in execution, start no other, give back the rest.
@@ -702,41 +766,63 @@ class Conductor(EventEmitter):
 
     def _make_run(self, loop: Loop, buffer: OutcomeBuffer | None) -> Run:
         boot = Boot(self._target, list(sys.path), list(sys.argv))
-        env = self._environment()
-        early = self._launch_template(boot, env)  # it boots while this process loads the rest
+        program = Program(
+            self._worker, boot, self._environment(), self._start_method, self._worker_limit
+        )
+        launch = self._cluster.launch(program)  # a template boots while this process loads the rest
+        plan = None
         try:
             from okanjo_conductor._run import Run
 
+            if self._keeping.path is not None:
+                plan = self._open_journal()
             return Run(
                 self,
                 loop,
-                boot=boot,
-                env=env,
-                early=early,
+                launch=launch,
                 options=self._worker_options,
                 concurrency=self._concurrency,
                 slots=self._worker_limit,
+                largest_batch=self._cluster.capabilities.largest_batch,
                 policy=self._policy,
-                start_method=self._start_method,
                 jobs_queue=self._jobs_queue,
                 job_key=self._job_key,
                 job_timeout=self._job_timeout,
                 buffer=buffer,
                 buffer_limit=self._buffer_limit,
                 sticky=self._sticky,
+                journal=plan,
             )
         except BaseException:
-            if early is not None:
-                early.abandon()
+            launch.abandon()
+            if plan is not None:
+                plan.store.close()
             raise
 
-    def _launch_template(self, boot: Boot, env: dict[str, str]) -> EarlyTemplate | None:
-        if self._start_method == "spawn" or self._target.script is not None:
-            return None
-        try:
-            return EarlyTemplate(boot, env)
-        except OSError:  # the first worker will say so
-            return None
+    def _open_journal(self) -> JournalPlan:
+        from okanjo_conductor import _resuming as resuming  # only for those who have a journal
+
+        return resuming.open_journal(self._keeping, self._program, self._policy)
+
+    def _limited(self, worker_limit: int | None) -> int:
+        """Count the workers there may be, in this cluster."""
+        limit, most = checked_limit(worker_limit), self._cluster.capabilities.most_slots
+        return limit if most is None else min(limit, most)
+
+    def _asked(self) -> dict[str, Any]:
+        """Return the options that not every cluster can honour, where they were asked for."""
+        policy = self._policy
+        return {
+            "job_timeout": self._job_timeout,
+            "soft_timeout": policy.soft_timeout,
+            "start_timeout": policy.start_timeout,
+            "stuck_after": policy.stuck_after if policy.stuck_after != _STUCK_AFTER else None,
+            "max_rss": policy.max_rss,
+            "recycle.rss": policy.recycle.rss,
+            "worker_env": self._worker_env,
+            "start_method": self._start_method,
+            "worker=None": self._target.script is not None,
+        }
 
     def _check_start(self) -> None:
         if assignment.is_worker():

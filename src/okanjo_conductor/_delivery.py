@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
+from okanjo_conductor._core.outcomes import outcomes_of, size_of
 from okanjo_conductor._core.records import JobFailed, JobRetried, JobsDone
 from okanjo_conductor._largest import Largest
 from okanjo_conductor._types import (
@@ -20,7 +20,6 @@ from okanjo_conductor._types import (
     FailureGroup,
     JobState,
     LookupStats,
-    Outcome,
     RecentFailure,
     Report,
     TimeSplit,
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from okanjo_conductor._core.records import Record
-    from okanjo_conductor._types import WorkerExit
+    from okanjo_conductor._types import Outcome, WorkerExit
 
 _KEYS_PER_GROUP = 5
 _LONGEST_ERROR = 2000
@@ -42,59 +41,6 @@ _RECENT = 5
 """Failures and lost workers that a snapshot tells."""
 _WORTH_WEIGHING = 1024
 """Bytes: smaller values are no big ones, however small the others are."""
-
-
-def outcomes_of(record: JobsDone | JobFailed) -> Iterator[Outcome]:
-    """Make the outcomes of a record."""
-    if isinstance(record, JobFailed):
-        last = record.history[-1] if record.history else None
-        yield Outcome(
-            key=record.job.key,
-            job=record.job.payload,
-            state=record.state,
-            value=None,
-            error=record.error,
-            cause=record.cause,
-            attempts=len(record.history),
-            history=record.history,
-            worker_id=record.worker_id,
-            slot=record.slot,
-            seconds=last.seconds if last else None,
-        )
-        return
-    if record.histories:
-        yield from _outcomes_with_a_past(record)
-        return
-    jobs = record.jobs
-    seconds = [nanoseconds / 1e9 for nanoseconds in record.nanoseconds]
-    fixed = (None, None, 1, (), record.worker_id, record.slot)
-    columns = (jobs.keys, jobs.payloads, repeat(JobState.DONE), record.values)
-    yield from map(Outcome._make, zip(*columns, *map(repeat, fixed), seconds, strict=False))
-
-
-def _outcomes_with_a_past(record: JobsDone) -> Iterator[Outcome]:
-    jobs = record.jobs
-    columns = (jobs.ids, jobs.keys, jobs.payloads, record.values, record.nanoseconds)
-    for job_id, key, payload, value, nanoseconds in zip(*columns, strict=True):
-        history = record.histories.get(job_id, ())
-        yield Outcome(
-            key=key,
-            job=payload,
-            state=JobState.DONE,
-            value=value,
-            error=None,
-            cause=None,
-            attempts=len(history) + 1,
-            history=history,
-            worker_id=record.worker_id,
-            slot=record.slot,
-            seconds=nanoseconds / 1e9,
-        )
-
-
-def size_of(record: JobsDone | JobFailed) -> int:
-    """Count the outcomes of a record."""
-    return len(record.jobs) if isinstance(record, JobsDone) else 1
 
 
 class ReportBuilder:
@@ -128,6 +74,10 @@ class ReportBuilder:
             report.retries += 1
             _count(report.retried, record.attempt.cause)
             self.clock.note_attempt(record.attempt.seconds)
+
+    def jobs_skipped(self, count: int) -> None:
+        """Count jobs that are not executed."""
+        self._report.skipped += count
 
     def worker_started(self) -> None:
         """Count a worker."""

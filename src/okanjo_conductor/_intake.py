@@ -23,14 +23,14 @@ from contextlib import suppress
 from itertools import groupby, islice, repeat
 from operator import length_hint
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core.jobs import Job, Jobs
 from okanjo_conductor._io.loops import call_soon
 from okanjo_conductor._largest import Largest
 from okanjo_conductor._options import checked_seconds
-from okanjo_conductor._types import JobId, Key
+from okanjo_conductor._types import Cause, JobId, JobState, Key
 from okanjo_conductor._wire.byvalue import mentions_main, names_in_main
 from okanjo_conductor._wire.codec import (
     ATOMS,
@@ -48,7 +48,21 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from okanjo_conductor._io.loops import Loop, Timer
+    from okanjo_conductor._journaling import Admission
 
+    class Gate(Protocol):
+        """Who decides which jobs are executed; see `Journaling.admit`."""
+
+        def admit(
+            self,
+            payloads: list[Any],
+            keys: Sequence[Key],
+            limits: Sequence[float | None] | None,
+        ) -> Admission: ...
+
+
+_READ_ON = 1000
+"""How many jobs are read at once where those before them were all done in an earlier run."""
 _PATIENCE = 0.005
 """Seconds that jobs are collected before they are passed on."""
 _WORTH_WEIGHING = 1024
@@ -71,6 +85,9 @@ class JobsQueue(Collection[Any]):
         self._async_iterator: AsyncIterator[Any] | None = None
         self._appended: deque[Any] = deque()
         self._on_append: Callable[[], None] | None = None
+        key = getattr(source, "key", None)
+        self._key: Callable[[Any], Key] | None = key if callable(key) else None
+        """What identifies a job, as its source has it; see `okanjo_conductor.sources`."""
         self._sized: Sized | None = None
         """The iterable, if it may say how many jobs there are and was not asked yet."""
         self._hint: int | None = None
@@ -162,9 +179,11 @@ class Intake:
         job_timeout: float | Callable[[Any], float | None] | None,
         post: Callable[[ev.Event], None],
         loop: Loop,
+        gate: Gate | None = None,
     ) -> None:
         self._queue = queue
-        self._job_key = job_key
+        self._gate = gate
+        self._job_key = job_key or queue._key
         self._job_timeout = job_timeout
         self._post = post
         self._loop = loop
@@ -202,6 +221,8 @@ class Intake:
 
     def read(self, count: int) -> None:
         """Answer the core's `ReadJobs`."""
+        if self._is_closed:
+            return
         self._asked = count
         if jobs := self._queue._take(count):
             self._accept(jobs)
@@ -375,20 +396,56 @@ class Intake:
         *,
         is_answer: bool = True,
     ) -> None:
-        first, self._next_id = self._next_id, self._next_id + len(payloads)
-        ids: Sequence[JobId] = range(first, self._next_id)  # type: ignore[assignment]  # job ids are ints
+        given, admission = payloads, None
         try:
+            if self._gate is not None:
+                admission = self._gate.admit(payloads, keys or self._own_keys(payloads), limits)
+                payloads, keys, limits = admission.payloads, admission.keys, admission.limits
+            ids = self._take_ids(len(payloads))
             keys = keys or self._keys(payloads, ids)
             limits = limits or self._limits(payloads)
         except Exception as error:
-            self._queue._front.extendleft(reversed(payloads))
+            self._queue._front.extendleft(reversed(given))
             self._break(error)
             return
+        if admission is not None:
+            self._refuse_condemned(admission)
+            if not payloads:
+                if is_answer:  # it wants jobs; there may be as many before them as there were done
+                    self._loop.call_soon(self.read, _READ_ON)
+                return
         if _are_atoms(payloads) and (keys is ids or _are_atoms(keys)):
             jobs = Jobs(ids, keys, payloads, payloads, limits)
         else:
             jobs = self._encoded(ids, keys, payloads, limits or [None] * len(payloads))
-        self._post(ev.JobsAccepted(jobs=jobs, is_answer=is_answer))
+        accepted = ev.JobsAccepted(jobs=jobs, is_answer=is_answer)
+        if admission is not None and (admission.histories or admission.loners):
+            accepted = ev.JobsAccepted(
+                jobs=jobs,
+                is_answer=is_answer,
+                histories={ids[index]: past for index, past in admission.histories.items()},
+                loners=frozenset(ids[index] for index in admission.loners),
+            )
+        self._post(accepted)
+
+    def _refuse_condemned(self, admission: Admission) -> None:
+        ids = self._take_ids(len(admission.condemned))
+        for job_id, (key, payload, error) in zip(ids, admission.condemned, strict=True):
+            job = Job(job_id, key, payload, None)
+            state, cause = JobState.QUARANTINED, Cause.CRASH
+            self._post(ev.JobRefused(job=job, error=error, state=state, cause=cause))
+
+    def _own_keys(self, payloads: list[Any]) -> list[Key]:
+        """Find keys that are the same in every run."""
+        if self._job_key is not None:
+            return [self._job_key(payload) for payload in payloads]
+        from okanjo_conductor.journal._keys import default_key  # only a journal needs them
+
+        return [default_key(payload) for payload in payloads]
+
+    def _take_ids(self, count: int) -> Sequence[JobId]:
+        first, self._next_id = self._next_id, self._next_id + count
+        return range(first, self._next_id)  # type: ignore[return-value]  # job ids are ints
 
     def _keys(self, payloads: list[Any], ids: Sequence[JobId]) -> Sequence[Key]:
         if self._job_key is None:

@@ -14,6 +14,7 @@ from okanjo_conductor._core.policy import Policy
 from okanjo_conductor._io.bootstrap import Target
 from okanjo_conductor._io.cpus import usable_cpus
 from okanjo_conductor._io.memory import rss_of
+from okanjo_conductor._plain import Frozen
 from okanjo_conductor._types import check_concurrency
 from okanjo_conductor._wire import functions
 from okanjo_conductor._wire.byvalue import (
@@ -25,6 +26,20 @@ from okanjo_conductor._wire.byvalue import (
 from okanjo_conductor.errors import ConfigurationError
 
 DEFAULT_TYPE = "conductor_worker"
+
+
+class Keeping(Frozen):
+    """What is kept of a run, and where."""
+
+    path: Any
+    duplicates: str
+    rerun: Any
+    version: str | None
+    accept_changed: bool
+    durability: str
+    sink: Any
+
+
 _MOST_WORKERS = 4
 """By default, as in the Node module."""
 _WORKER_MODULES = ("okanjo_conductor._worker", "okanjo_conductor._async_worker")
@@ -153,14 +168,39 @@ def checked_env(env: Mapping[Any, Any]) -> dict[str, str]:
     return dict(env)
 
 
-def check_choices(start_method: str, buffer: int | None) -> None:
+def check_choices(start_method: str | None, buffer: int | None) -> None:
     """Refuse values that no run could have."""
-    if start_method not in ("fork", "spawn"):
+    if start_method not in (None, "fork", "spawn"):
         message = f'start_method={start_method!r}: "fork" or "spawn"'
         raise ConfigurationError(message)
     if buffer is not None and buffer < 1:
         message = f"buffer={buffer!r}: a number of outcomes, from 1"
         raise ConfigurationError(message)
+
+
+def check_keeping(keeping: Keeping) -> None:
+    """Refuse what no journal could do."""
+    if not isinstance(keeping.path, str | os.PathLike | None):
+        message = f"journal={keeping.path!r}: the path of a file"
+        raise ConfigurationError(message)
+    for name, choices in _KEEPING_CHOICES.items():
+        if getattr(keeping, name) not in choices:
+            choice = " or ".join(f'"{choice}"' for choice in choices)
+            message = f"{name}={getattr(keeping, name)!r}: {choice}"
+            raise ConfigurationError(message)
+    if isinstance(keeping.rerun, str) and keeping.rerun != "failed":
+        message = f'rerun={keeping.rerun!r}: "failed", a list of keys, or a function of an entry'
+        raise ConfigurationError(message)
+    if keeping.path is None:
+        for name in _ONLY_WITH_A_JOURNAL:
+            value = getattr(keeping, name)
+            if value not in (None, False, "error", "normal"):
+                message = f"{name}={value!r} means something with a journal only: say journal=…"
+                raise ConfigurationError(message)
+
+
+_KEEPING_CHOICES = {"duplicates": ("error", "skip", "number"), "durability": ("normal", "full")}
+_ONLY_WITH_A_JOURNAL = ("duplicates", "rerun", "version", "accept_changed", "durability")
 
 
 def checked_seconds(name: str, seconds: Any) -> float | None:

@@ -6,7 +6,8 @@ import atexit
 import threading
 from typing import TYPE_CHECKING, Any
 
-from okanjo_conductor._delivery import OutcomeBuffer, Reorderer, outcomes_of, size_of
+from okanjo_conductor._core.outcomes import outcomes_of, size_of
+from okanjo_conductor._delivery import OutcomeBuffer, Reorderer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator

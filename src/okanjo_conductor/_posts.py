@@ -13,8 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from okanjo_conductor._io.loggers import log
-from okanjo_conductor._io.loops import call_soon
-from okanjo_conductor._io.threads import Threads
 from okanjo_conductor._types import Message
 from okanjo_conductor._wire import byvalue, failures
 from okanjo_conductor._wire import messages as msg
@@ -32,8 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from concurrent.futures import Future
 
-    from okanjo_conductor._io.conductor_link import ConductorLink
     from okanjo_conductor._io.loops import Loop, Timer
+    from okanjo_conductor._io.threads import Callers
+    from okanjo_conductor.clusters._base import Link
 
 if TYPE_CHECKING:  # making protocols takes a while, in every new process
 
@@ -135,6 +134,7 @@ class Posts:
     """Sends the workers of a run messages, and has theirs handled.
 
     Args:
+        thread: calls plain handlers, one after another.
         sticky: messages for every worker, this run's first ones; grows with each sticky broadcast.
         on_idle: called when no plain handler is at work any more.
     """
@@ -143,7 +143,8 @@ class Posts:
         self,
         owner: Owner,
         loop: Loop,
-        links: dict[int, ConductorLink],
+        links: dict[int, Link],
+        thread: Callers,
         sticky: list[tuple[str, Encoded]],
         on_idle: Callable[[], None],
     ) -> None:
@@ -153,7 +154,7 @@ class Posts:
         self._sticky = sticky
         self._on_idle = on_idle
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._thread = Threads(1, "okanjo-conductor-handlers")
+        self._thread = thread
         self._at_work = 0
         """Messages that the thread of handlers has and is not done with."""
         self._then: Callable[[], None] | None = None
@@ -216,8 +217,8 @@ class Posts:
             self._at_work += 1
             self._thread.submit(
                 lambda: self._handle(worker_id, message, handler),
-                lambda error, handled: call_soon(
-                    self._loop, self._note_handled, worker_id, message, handler, error, handled
+                lambda error, handled: self._note_handled(
+                    worker_id, message, handler, error, handled
                 ),
             )
             return

@@ -228,6 +228,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "states": _plain(report.counts),
         "causes": _plain(report.causes),
         "skipped": report.skipped,
+        "recovered": report.recovered,
         "unstarted": report.unstarted,
         "stopped": report.stopped,
         "seconds": report.seconds,

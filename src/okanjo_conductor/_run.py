@@ -6,21 +6,22 @@ records of each step and carries out its commands in order. It decides nothing.
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from okanjo_conductor import _posts as posts
 from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
+from okanjo_conductor._core.endings import cause_of
+from okanjo_conductor._core.outcomes import outcomes_of
 from okanjo_conductor._core.prefetch import MAX_BATCH
 from okanjo_conductor._core.records import JobFailed, JobsDone
 from okanjo_conductor._core.state import ConductorState
-from okanjo_conductor._delivery import ReportBuilder, outcomes_of
+from okanjo_conductor._delivery import ReportBuilder
 from okanjo_conductor._intake import Intake
-from okanjo_conductor._io import bootstrap, cells, links, loggers
-from okanjo_conductor._io.conductor_link import ConductorLink
+from okanjo_conductor._io import bootstrap, loggers
 from okanjo_conductor._io.loops import call_soon
 from okanjo_conductor._posts import Posts
 from okanjo_conductor._types import Cause, JobProgress, Ordinal, WorkerId
@@ -28,10 +29,8 @@ from okanjo_conductor._vitals import Vitals
 from okanjo_conductor._wire import byvalue, failures, pickling
 from okanjo_conductor._wire import messages as msg
 from okanjo_conductor._wire.codec import Encoded, decode, size_of
-from okanjo_conductor.clusters.local import LocalCluster
 from okanjo_conductor.errors import (
     IntakeError,
-    JobCancelledError,
     JobTimeoutError,
     SerialisationError,
     TooManyFailuresError,
@@ -46,12 +45,13 @@ if TYPE_CHECKING:
     from okanjo_conductor._core.records import Record
     from okanjo_conductor._delivery import OutcomeBuffer
     from okanjo_conductor._intake import JobsQueue
-    from okanjo_conductor._io.launching import EarlyTemplate
     from okanjo_conductor._io.loops import Loop, Timer
+    from okanjo_conductor._journaling import Journaling, JournalPlan
     from okanjo_conductor._snapshot import Observer, Snapshot
     from okanjo_conductor._types import Attempt, JobId, Key, Report, StatsReport
     from okanjo_conductor._wire.messages import AnyMessage
-    from okanjo_conductor.errors import ProtocolError
+    from okanjo_conductor.clusters._base import Launch, Link
+    from okanjo_conductor.errors import ConductorError, ProtocolError
 
 _TICK = 0.02
 """Seconds after which outcomes that no frame announced are looked for."""
@@ -85,42 +85,52 @@ class Run:
         owner: Owner,
         loop: Loop,
         *,
-        boot: bootstrap.Boot,
-        env: dict[str, str],
-        early: EarlyTemplate | None,
+        launch: Launch,
         options: bytes,
         concurrency: int | None,
         slots: int,
+        largest_batch: int | None,
         policy: Policy,
-        start_method: str,
         jobs_queue: JobsQueue,
         job_key: Callable[[Any], Key] | None,
         job_timeout: float | Callable[[Any], float | None] | None,
         buffer: OutcomeBuffer | None,
         buffer_limit: int | None,
         sticky: list[tuple[str, Encoded]],
+        journal: JournalPlan | None = None,
     ) -> None:
         self._owner = owner
         self._loop = loop
-        largest = min(buffer_limit or MAX_BATCH, MAX_BATCH)
+        largest = min(buffer_limit or MAX_BATCH, largest_batch or MAX_BATCH, MAX_BATCH)
         self._state = ConductorState(slots=slots, policy=policy, largest_batch=largest)
         self._options = options
         self._concurrency = concurrency
         self._slots = slots
-        self._cluster = LocalCluster(
-            self._loop, self, boot=boot, env=env, start_method=start_method, early=early
-        )
-        self.intake = Intake(jobs_queue, job_key, job_timeout, self.post, self._loop)
+        self._links: dict[int, Link] = {}
         self._report = ReportBuilder()
+        self._journal = None if journal is None else self._make_journaling(journal)
+        self.intake = Intake(jobs_queue, job_key, job_timeout, self.post, self._loop, self._journal)
         self._observer: Observer | None = None
         """Makes snapshots, once somebody has asked for one."""
         self._buffer = buffer
         self._buffer_limit = buffer_limit
-        self._links: dict[int, ConductorLink] = {}
+        self._pauses: set[str] = set()
+        """Who is behind: the consumer, or the journal."""
         self._arena = arrays.place(owner.lookups)
-        self.lookups = Desk(owner, self._loop, self._links, self._arena)
-        self.posts = Posts(owner, self._loop, self._links, sticky, self.intake.go_on)
-        self.intake.is_expecting = lambda: self.posts.is_at_work
+        self._crew = crew = launch.open(
+            loop, self, None if self._arena is None else self._arena.descriptor
+        )
+        make_threads = partial(crew.make_threads, loop=loop)
+        self.lookups = Desk(owner, loop, self._links, self._arena, make_threads)
+        self.posts = Posts(
+            owner,
+            loop,
+            self._links,
+            make_threads(1, "okanjo-conductor-handlers"),
+            sticky,
+            self.intake.go_on,
+        )
+        self.intake.is_expecting = self._may_bring_jobs
         self._added: dict[JobId, int] = {}
         """By unfinished job, how many jobs it has added: once, however often it is executed."""
         self._vitals = Vitals(
@@ -128,7 +138,7 @@ class Run:
             self._links,
             policy,
             post=self.post,
-            signal_worker=self._cluster.signal_worker,
+            dump_stack=crew.dump_stack,
             emit=owner._emit,
         )
         self._to_add: list[tuple[Encoded, bytes | None, float | None]] = []
@@ -144,7 +154,7 @@ class Run:
         self._timer_at: float | None = None
         self._tick_timer: Timer | None = None
         self._is_over = False
-        self._error: Exception | None = None
+        self._verdict: do.EndRun | None = None
         """What the core ended the run with."""
         self.is_closed = False
         """Whether nothing of the run is left but its report."""
@@ -153,10 +163,21 @@ class Run:
         self._made: Report | None = None
         self._broken: BaseException | None = None
         """What a handler of the user's raised that must end the run."""
-        self._stopped = ""
-        """Why the run ended before its jobs did."""
-        self._is_over_budget = False
         self.last_stats: dict[str, Any] = {}
+
+    def _make_journaling(self, plan: JournalPlan) -> Journaling:
+        from okanjo_conductor._journaling import Journaling  # only for those who have a journal
+
+        return Journaling(
+            plan,
+            self._loop,
+            self._links,
+            oldest_held=self._state.oldest_held,
+            skip=self._report.jobs_skipped,
+            deliver=self._deliver_committed,
+            pause=lambda is_behind: self._set_pause("journal", is_behind=is_behind),
+            fail=self._stop_for_journal,
+        )
 
     # Life
 
@@ -174,34 +195,33 @@ class Run:
         try:
             if generated is not None:
                 self.intake.add(generated)
-            self._cluster.prepare()
             self._tick()
             self.post(ev.RunStarted())
             if stop is not None:
                 self.post(stop)
         except Exception as error:
             self._broken = error
-            self._finish(None)
+            self._finish()
 
     def result(self) -> Report:
         """Return the report, or raise what ended the run."""
         report = self._made
         if self._broken is not None:
             raise self._broken
-        if self._error is not None:
-            raise self._error
+        verdict = self._verdict
+        if verdict is not None and verdict.error is not None:
+            raise verdict.error
         if (error := self.intake.error) is not None:
             message = f"the source of jobs raised {type(error).__name__}: {error}"
             raise IntakeError(message) from error
         assert report is not None  # noqa: S101 - the run is closed
-        if self._is_over_budget:
+        if verdict is not None and verdict.is_over_budget:
             raise TooManyFailuresError(report)
         return report
 
-    def _finish(self, error: Exception | None) -> None:
+    def _finish(self) -> None:
         if not self._is_over:
             self._is_over = True
-            self._error = error
             self._loop.call_soon(self._close)
 
     def _close(self) -> None:
@@ -209,7 +229,13 @@ class Run:
             self._end()
         except Exception as error:
             self._broken = self._broken or error
-        self.posts.close(lambda: self.intake.close(lambda: self._cluster.close(self._conclude)))
+        self.posts.close(lambda: self.intake.close(lambda: self._crew.close(self._commit_rest)))
+
+    def _commit_rest(self) -> None:
+        if self._journal is None:
+            self._conclude()
+        else:
+            self._journal.close(self._conclude)
 
     def _conclude(self) -> None:
         if self._buffer is not None:
@@ -218,7 +244,9 @@ class Run:
         self._made = report = self._report.build(
             now - self._began, unstarted, self.last_stats, payloads=self.intake.payloads, now=now
         )
-        report.stopped = self._stopped
+        report.stopped = "" if self._verdict is None else self._verdict.stopped
+        if self._journal is not None:
+            self._journal.conclude(report, is_broken=self._broken is not None)
         self._owner._note_report(report)
         self.is_closed = True
         self._then()
@@ -245,6 +273,10 @@ class Run:
         self.post(ev.CancelRequested(job_id=job_id))
         return True
 
+    def set_limit(self, seconds: float) -> None:
+        """Let jobs without a time limit of their own have this one."""
+        self.post(ev.LimitSet(seconds=seconds))
+
     def resize(self, slots: int) -> None:
         """Let there be more workers, or fewer."""
         self._slots = slots
@@ -265,7 +297,7 @@ class Run:
             now=self._loop.time(),
             began=self._began,
             phase=state.phase.name.lower(),
-            sights=state.survey({i: cells.last_started(link.cells) for i, link in links.items()}),
+            sights=state.survey({i: link.last_started() for i, link in links.items()}),
             empty=state.empty_slots,
             accepted=state.accepted,
             unread=self.intake.unread(length),
@@ -274,9 +306,9 @@ class Run:
         )
 
     def kill_workers(self) -> None:
-        """Send every worker SIGKILL."""
+        """End every worker by force."""
         for worker_id in tuple(self._links):
-            self._cluster.signal_worker(worker_id, signal.SIGKILL)
+            self._crew.kill(worker_id)
 
     # Events in, steps out
 
@@ -285,14 +317,16 @@ class Run:
         if self._to_add:
             self._accept_added()  # ahead of the outcome of the job that has added them
         self._events.append(event)
-        if self._is_handling:
-            return
+        if not self._is_handling:
+            self._take_steps()
+
+    def _take_steps(self) -> None:
         self._is_handling = True
         try:
             while self._events and not self._is_over:
                 step = self._state.handle(self._events.popleft(), self._loop.time())
                 if step.records:
-                    self._deliver(step.records)
+                    self._pass_on(step.records)
                 for command in step.commands:
                     _CARRY_OUT[type(command)](self, command)
         except Exception as error:
@@ -300,6 +334,8 @@ class Run:
             self.give_up()
         finally:
             self._is_handling = False
+        if self._journal is not None:
+            self._journal.mark()
         self._set_timer()
 
     def interrupt(self, why: str) -> None:
@@ -310,7 +346,7 @@ class Run:
     def give_up(self) -> None:
         """End the run at once: the core or the shell itself has failed, or nobody will wait."""
         self.kill_workers()
-        self._finish(None)
+        self._finish()
         self.posts.abandon()
 
     def _set_timer(self) -> None:
@@ -341,10 +377,33 @@ class Run:
 
     # Records
 
-    def _deliver(self, records: list[Record]) -> None:
-        owner = self._owner
+    def _pass_on(self, records: list[Record]) -> None:
+        """Deliver records, or have them committed before."""
         if self._added:
             self._forget_added(records)
+        if self._journal is None:
+            self._deliver(records)
+        else:
+            self._journal.write(records)
+
+    def _deliver_committed(self, records: list[Record]) -> None:
+        """Deliver records that were passed on before."""
+        self._deliver(records)
+        self.intake.go_on()
+        if not self._is_handling:
+            self._take_steps()
+
+    def _may_bring_jobs(self) -> bool:
+        """Whether somebody is at work, or still to be told of outcomes, who may add jobs."""
+        return self.posts.is_at_work or (self._journal is not None and self._journal.is_at_work)
+
+    def _stop_for_journal(self, error: ConductorError) -> None:
+        self._broken = self._broken or error
+        if not self._is_over:
+            self.post(ev.AbortRequested(why=str(error)))
+
+    def _deliver(self, records: list[Record]) -> None:
+        owner = self._owner
         for record in records:
             self._report.add(record)
             if isinstance(record, JobsDone):
@@ -360,7 +419,7 @@ class Run:
                 )
                 owner._emit("job_retry", record.job.key, record.attempt)
         if self._buffer is not None and self._buffer.put(records):
-            self._events.append(ev.DeliveryPaused())
+            self._set_pause("consumer", is_behind=True)
         if self._state.is_dry and self.intake.known():
             self._events.append(ev.IntakeReopened())
 
@@ -373,7 +432,16 @@ class Run:
                 self._added.pop(record.job.id, None)
 
     def _resume_delivery(self) -> None:
-        call_soon(self._loop, self.post, ev.DeliveryResumed())
+        call_soon(self._loop, partial(self._set_pause, "consumer", is_behind=False))
+
+    def _set_pause(self, who: str, *, is_behind: bool) -> None:
+        """Let no job be read while anybody is behind with the outcomes."""
+        was_paused = bool(self._pauses)
+        (self._pauses.add if is_behind else self._pauses.discard)(who)
+        if bool(self._pauses) != was_paused:
+            self._events.append(ev.DeliveryResumed() if was_paused else ev.DeliveryPaused())
+            if not self._is_handling:
+                self._take_steps()
 
     def _set_buffer_limit(self, batch: int) -> None:
         if self._buffer is not None:
@@ -388,17 +456,7 @@ class Run:
     def _start_worker(self, command: do.StartWorker) -> None:
         worker_id = command.worker_id
         self._report.clock.ordered(worker_id, self._loop.time())
-        try:
-            ours, theirs = links.make(None if self._arena is None else self._arena.descriptor)
-        except OSError as error:
-            detail = (
-                f"its links could not be made: {error}. Raise the limits on open files (ulimit -n) "
-                "and on the size of files (ulimit -f), or ask for fewer workers"
-            )
-            self._loop.call_soon(self.on_worker_exited, worker_id, None, None, detail)
-            return
-        self._links[worker_id] = ConductorLink(worker_id, ours, self._loop, self)
-        self.posts.worker_added(worker_id)
+        page = None if self._journal is None else self._journal.page_path(worker_id)
         order = bootstrap.Start(
             worker_id,
             command.slot,
@@ -408,7 +466,12 @@ class Run:
             _root_level(),
             self._concurrency,
         )
-        self._cluster.start_worker(order, theirs)
+        try:
+            self._links[worker_id] = self._crew.start_worker(order, page)
+        except OSError as error:
+            self._loop.call_soon(self.on_worker_exited, worker_id, None, None, str(error))
+            return
+        self.posts.worker_added(worker_id)
 
     def _hand_out(self, command: do.HandOut) -> None:
         link = self._links[command.worker_id]
@@ -421,42 +484,34 @@ class Run:
             link.send(self._definitions[link.definitions_sent])
             link.definitions_sent += 1
         for message in _job_messages(command):
+            if self._journal is not None:
+                self._journal.note_hand_out(command.worker_id, message)
             link.send(message)
 
     def _recall(self, command: do.RecallJobs) -> None:
         worker_id = command.worker_id
-        link = self._links[worker_id]
-        cells.revoke(link.cells, command.last)
-        barrier = cells.barrier_for(link.cells)
-        if barrier is None:
-            self._loop.call_later(_TICK, self._answer_recall, worker_id)
-        else:
-            barrier()
-            self._answer_recall(worker_id)
 
-    def _answer_recall(self, worker_id: int) -> None:
-        link = self._links.get(worker_id)
-        if link is not None:
-            link.tick()  # what it has finished by now needs no thought
-            beyond = Ordinal(cells.last_kept(link.cells))
-            self.post(ev.JobsRecalled(worker_id=WorkerId(worker_id), beyond=beyond))
+        def answer(beyond: Ordinal) -> None:
+            self.post(ev.JobsRecalled(worker_id=worker_id, beyond=beyond))
+
+        self._links[worker_id].recall(command.last, answer)
 
     def _stop_worker(self, command: do.StopWorker) -> None:
         link = self._links.get(command.worker_id)  # None: it could not be started, and will exit
-        if not self._cluster.withdraw(command.worker_id) and link is not None:
+        if not self._crew.withdraw(command.worker_id) and link is not None:
             link.send(msg.Stop())
 
     def _terminate(self, command: do.TerminateWorker) -> None:
-        self._cluster.signal_worker(command.worker_id, signal.SIGTERM)
+        self._crew.terminate(command.worker_id)
 
     def _kill(self, command: do.KillWorker) -> None:
-        self._cluster.signal_worker(command.worker_id, signal.SIGKILL)
+        self._crew.kill(command.worker_id)
 
     def _dump_stack(self, command: do.DumpStack) -> None:
-        self._vitals.dump_stack(command)
+        self._crew.dump_stack(command.worker_id)
 
     def _interrupt_job(self, command: do.InterruptJob) -> None:
-        self._vitals.interrupt_job(command)
+        self._crew.interrupt(command.worker_id, command.ordinal, command.limit)
 
     def _cancel_job(self, command: do.CancelJob) -> None:
         self._links[command.worker_id].send(msg.Cancel(command.ordinal, command.limit))
@@ -482,8 +537,8 @@ class Run:
 
     def _end_run(self, command: do.EndRun) -> None:
         self.intake.stop()
-        self._stopped, self._is_over_budget = command.stopped, command.is_over_budget
-        self._finish(command.error)
+        self._verdict = command
+        self._finish()
 
     # What workers say (Receiver, Watcher)
 
@@ -501,8 +556,8 @@ class Run:
         link = self._links.get(worker_id)
         claimed, running, stderr, stack = None, None, "", ""
         if link is not None:
-            claimed, running = cells.last_started(link.cells), cells.running(link.cells)
-            skipped = cells.last_skipped(link.cells)
+            claimed, running = link.last_started(), link.running()
+            skipped = link.last_skipped()
             stack = link.take_stack()
             link.finish()  # the core may answer its last outcomes with a hand-out: still a link
             if skipped is not None:
@@ -528,6 +583,8 @@ class Run:
                 is_oom=self._vitals.worker_gone(worker_id, signal),
             )
         )
+        if self._journal is not None:
+            self._journal.note_exit(worker_id)
 
     def _note_end_of(self, worker_id: int, claimed: Ordinal | None) -> None:
         """Write down how long a worker has lived, and its last job with it."""
@@ -539,12 +596,14 @@ class Run:
     def on_garbage(self, worker_id: int, error: ProtocolError) -> None:
         """A worker's links carry garbage: end it, its outcomes cannot be believed."""
         self._last_words[worker_id] = f"something wrote into the worker's own descriptors: {error}"
-        self._cluster.signal_worker(worker_id, signal.SIGKILL)
+        self._crew.kill(worker_id)
 
     def on_outcomes(
         self, worker_id: int, ordinals: list[int], nanoseconds: list[int], results: list[Any]
     ) -> None:
         """A worker has written outcome records: pass on runs of done jobs, failures singly."""
+        if self._journal is not None:
+            self._journal.note_outcomes(worker_id)
         if _NEEDS_A_LOOK.isdisjoint(map(type, results)):
             self._post_done(worker_id, ordinals, nanoseconds, 0, results)
             return
@@ -623,7 +682,7 @@ class Run:
             ev.AttemptFailed(
                 worker_id=WorkerId(worker_id),
                 ordinal=Ordinal(ordinal),
-                cause=_cause_of(error),
+                cause=cause_of(error),
                 error=error,
                 place=place,
                 nanoseconds=nanoseconds,
@@ -662,6 +721,8 @@ class Run:
             self._post_done(worker_id, [message.ordinal], [message.nanoseconds], 0, [value])
         else:
             self._post_failed(worker_id, message.ordinal, message.nanoseconds, failure)
+        if self._journal is not None:
+            self._journal.note_large_outcome(worker_id)
 
     def _on_ask(self, worker_id: int, message: msg.Ask) -> None:
         self.posts.on_ask(worker_id, message)
@@ -783,14 +844,6 @@ def _job_messages(command: do.HandOut) -> list[msg.Jobs | msg.LargeJob]:
             made.append(msg.LargeJob(command.first + index, key, history, wires[index]))
         begin = index + 1
     return made
-
-
-def _cause_of(error: Exception) -> Cause:
-    if isinstance(error, SerialisationError):
-        return Cause.UNSERIALISABLE
-    if isinstance(error, JobCancelledError):
-        return Cause.PREEMPTED
-    return Cause.TIMEOUT if isinstance(error, JobTimeoutError) else Cause.ERROR
 
 
 def _bad_ends(history: tuple[Attempt, ...]) -> list[msg.BadEnd]:

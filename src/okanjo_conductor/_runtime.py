@@ -22,15 +22,16 @@ import sys
 import threading
 from collections import deque
 from contextlib import suppress
-from time import perf_counter_ns
+from time import perf_counter_ns, sleep
 
 from okanjo_conductor import _logs
 from okanjo_conductor._io import assignment, cells
 from okanjo_conductor._io.cells import CLAIM, HIGH, LOW
-from okanjo_conductor._io.leaving import leave_fork, leave_process
+from okanjo_conductor._io.leaving import WorkerLeft
 from okanjo_conductor._logs import log
+from okanjo_conductor._outputs import Outputs
 from okanjo_conductor._talk import ConductorGone, Talk
-from okanjo_conductor._types import LATER, Attempt, Cause, JobInfo, Key
+from okanjo_conductor._types import LATER, OUTPUTS, Attempt, Cause, JobInfo, Key
 from okanjo_conductor._wire import failures, pickling, records
 from okanjo_conductor._wire.byvalue import encode_by_value, reducers
 from okanjo_conductor._wire.codec import ATOMS, Encoded, decode_payload, encode
@@ -72,6 +73,8 @@ if TYPE_CHECKING:
     from okanjo_conductor._io.worker_link import WorkerLink
     from okanjo_conductor._wire.messages import BadEnd
 
+_UNTIL_KEPT = 0.0005
+"""Seconds between looks whether a large outcome is safe."""
 CRASH_CODE = 4
 """Exit code of `crash`, as in the Node module."""
 _BELL = 10_000_000
@@ -84,6 +87,7 @@ _SETTLED, _NEVER = 50_000_000, 1 << 63
 _INTERRUPT_AGAIN = 0.02
 """Seconds until an interruption is tried again."""
 _started: Runtime | None = None
+"""Of this process, where it is a worker's own."""
 
 
 def has_run() -> bool:
@@ -91,28 +95,51 @@ def has_run() -> bool:
     return _started is not None
 
 
-def current_job() -> JobInfo | None:
-    """Tell which job this worker process is executing: its key, attempt and history.
+def running() -> Runtime | None:
+    """Return the runtime of this thread's worker, or of this process's, or None."""
+    return assignment.runtime_here() or _started
 
-    None between jobs, and in any process that is no worker. In a `ConductorWorker` it is `job`.
+
+def current_job() -> JobInfo | None:
+    """Tell which job this worker is executing: its key, attempt and history.
+
+    None between jobs, and where there is no worker: in another process, or, with workers in
+    threads, in any other thread. In a `ConductorWorker` it is `job`.
     """
-    return _started.job_at_hand() if _started else None
+    runtime = running()
+    return runtime.job_at_hand() if runtime else None
+
+
+def _path_for_output(job: JobInfo, name: str) -> str | None:
+    """Find where a job writes a file; None: it is not at hand."""
+    runtime = running()
+    here = runtime and runtime.job_at_hand()
+    if not (runtime and here) or (here.key, here.attempt) != (job.key, job.attempt):
+        return None
+    return runtime.outputs(job).path(name)
+
+
+OUTPUTS[:] = [_path_for_output]
 
 
 def current_worker() -> Basis:
-    """Return the worker of this process, for code that is not a method of it.
+    """Return the worker of this process, or thread, for code that is not a method of it.
 
     A worker made of a function talks to its conductor through this:
     ``current_worker().lookup(…)``, ``.add_job(…)``, ``.request(…)``, ``.notify(…)``,
     ``.progress(…)``.
 
     Raises:
-        ConductorStateError: no worker was started in this process.
+        ConductorStateError: there is none.
     """
-    if _started is None:
-        message = "current_worker() is called outside a worker process; ask is_worker() first"
+    runtime = running()
+    if runtime is None:
+        message = (
+            "current_worker() is called outside a worker process or, with workers in threads, in "
+            "a thread that is no worker's; ask is_worker() first"
+        )
         raise ConductorStateError(message)
-    return _started.worker
+    return runtime.worker
 
 
 def start(worker: Basis, kind: type[Runtime] | None = None) -> None:
@@ -129,11 +156,15 @@ def start(worker: Basis, kind: type[Runtime] | None = None) -> None:
             "Ask is_worker() first, or give the class to Conductor(worker=…)"
         )
         raise ConductorStateError(message)
-    if _started is not None:
+    if running() is not None:
         message = "a worker was started in this process already"
         raise ConductorStateError(message)
-    _started = (kind or Runtime)(worker, place)
-    _started.run()
+    runtime = (kind or Runtime)(worker, place)
+    if place.home.is_process:
+        _started = runtime
+    else:
+        assignment.settle(runtime)
+    runtime.run()
 
 
 class Batch:
@@ -172,6 +203,8 @@ class Runtime:
         }
         self.talk = self._make_talk(handlers)
         self._largest_item = place.link.log.largest - records.HEAD_SIZE
+        self._sent_large = 0
+        """How many outcomes were too large for the log."""
         self._is_heard = False
         """Whether anybody has ever listened to ``job_done``."""
         self._batches: deque[Batch] = deque()
@@ -191,6 +224,8 @@ class Runtime:
         """When the job at hand was started; between jobs, when the last one ended."""
         self._declined: tuple[int, int] | None = None
         """A run of ordinals skipped and not yet reported."""
+        self._outputs: dict[int, Outputs] = {}
+        """By ordinal, files of jobs in execution that make some."""
         self._overdue = 0
         """The ordinal that is to be interrupted as soon as it can be."""
         self._adding = threading.Lock()
@@ -206,40 +241,55 @@ class Runtime:
 
     def run(self) -> None:
         """Set up, work, tear down."""
-        worker, link = self.worker, self._link
+        home = self._place.home
+        self.attach()
+        if home.is_process:
+            _logs.install(self, self._place.log_level)
+            signal.signal(signal.SIGUSR2, self._interrupt)
+        try:
+            self._live()
+        except (ConductorGone, BrokenPipeError, ConnectionResetError):
+            home.leave(1)  # the conductor is gone
+        except OSError:
+            if not self._link.is_abandoned:
+                raise
+            home.return_from_fork(None)
+
+    def attach(self) -> None:
+        """Let the worker know where it is, and listen to it."""
+        worker = self.worker
         worker._attach(self, self._place)
         self.talk.urgent = worker._urgent
         self._is_heard = worker._hears("job_done")
         worker._on_listener(self._note_listener)
-        _logs.install(self, self._place.log_level)
-        signal.signal(signal.SIGUSR2, self._interrupt)
-        try:
-            self._live()
-        except (ConductorGone, BrokenPipeError, ConnectionResetError):
-            leave_process(1)  # the conductor is gone
-        except OSError:
-            if not link.is_abandoned:
-                raise
-            leave_fork(None)
 
     def _make_talk(self, handlers: dict[type[Any], Callable[[Any], None]]) -> Talk:
         return Talk(self.worker, self._place, handlers, self._check_deadline)
 
     def _live(self) -> None:
-        worker, link = self.worker, self._link
+        self.set_up()
+        self._work()
+        self.tear_down()
+
+    def set_up(self) -> None:
+        """Have the worker prepare, and say that it is ready."""
+        worker = self.worker
         worker.setup()
         worker.start_monitoring()
         self.talk.serve_urgent()
-        link.send(Ready(sorted(worker._urgent)))
-        self._work()
+        self._link.send(Ready(sorted(worker._urgent)))
+
+    def tear_down(self) -> None:
+        """Have the worker clean up, and say that it leaves."""
+        worker = self.worker
         worker.teardown()
         worker.stop_monitoring()
         self.report_stats()
         self._emit("completed")
-        link.send(Bye())
+        self._link.send(Bye())
 
     def die(self, error: BaseException | str | None) -> NoReturn:
-        """End this process at once, as a crash, after its last report."""
+        """End this worker at once, as a crash, after its last report."""
         if isinstance(error, BaseException):
             import traceback
 
@@ -247,7 +297,7 @@ class Runtime:
         with suppress(OSError, ConductorGone):
             self.report_stats()
             self._link.send(LastWords(f"crash() was called: {error}"))
-        leave_process(CRASH_CODE)
+        self._place.home.leave(CRASH_CODE)
 
     def _work(self) -> None:
         while True:
@@ -269,7 +319,7 @@ class Runtime:
     def _run_batch(self, batch: Batch) -> None:
         """Execute the jobs of a batch. The hot path of the package: well under a µs per job."""
         clock, atoms, process_job = perf_counter_ns, ATOMS, self.worker.process_job
-        wires = batch.wires
+        wires, outputs = batch.wires, self._outputs
         self._batch = batch
         batch.claimed = self._claim_each(batch)
         self._started = clock()
@@ -283,7 +333,8 @@ class Runtime:
                     continue  # get_next_job has published everything
                 if self._completion is not None or value is LATER:
                     value = self._completed(value)
-                item: Item = value if type(value) is int else self._done_item(value)
+                is_bare = type(value) is int and not outputs
+                item: Item = value if is_bare else self._done_item(value)
             except BaseException as error:
                 item = self._failure_item(error)
             self._publish(item)
@@ -347,14 +398,25 @@ class Runtime:
         elif isinstance(item, bytes):
             item = records.atom_pickle(item)
         self._link.send(LargeOutcome(ordinal, nanoseconds, is_failure, item))
+        self._sent_large += 1
+        self._wait_until_kept()
+
+    def _wait_until_kept(self) -> None:
+        """Claim no other job while the conductor's death would lose the outcome of this one."""
+        page = self._link.cells
+        while 0 < page[cells.KEPT] <= self._sent_large:
+            sleep(_UNTIL_KEPT)
 
     def _completed(self, value: Any) -> Any:
         """Wait for `complete_job`; return its value, or raise its error."""
-        self.talk.wait_for(lambda: self._completion is not None, None)
+        self._await_completion(lambda: self._completion is not None)
         error, completed = self._completion or (None, None)
         if error:
             raise error if isinstance(error, BaseException) else JobError(str(error))
         return completed if value is None or value is LATER else value
+
+    def _await_completion(self, is_completed: Callable[[], bool]) -> None:
+        self.talk.wait_for(is_completed, None)
 
     def complete(self, error: Any, job: Any, value: Any) -> None:
         """Complete the job at hand, from any thread."""
@@ -398,6 +460,14 @@ class Runtime:
         batch, index = self._batch, self._index
         return None if batch is None or index < 0 else self._info(batch, index)
 
+    def outputs(self, job: JobInfo) -> Outputs:
+        """Return the files of the job at hand."""
+        return self._outputs.setdefault(self._ordinal(), Outputs(job.key))
+
+    def _drop_outputs(self) -> None:
+        if outputs := self._outputs.pop(self._ordinal(), None):
+            outputs.drop()
+
     @staticmethod
     def _info(batch: Batch, index: int) -> JobInfo:
         history = batch.histories.get(index, [])
@@ -405,6 +475,8 @@ class Runtime:
 
     def _done_item(self, value: Any) -> Item:
         item = records.atom(value) if type(value) in ATOMS else self._value_item(value)
+        if self._outputs and (outputs := self._outputs.pop(self._ordinal(), None)):
+            outputs.keep()
         self._count_done()
         return item
 
@@ -437,10 +509,12 @@ class Runtime:
         return job.key if job else None
 
     def _failure_item(self, error: BaseException) -> bytes | _LargeFailure:
-        if isinstance(error, ConductorGone):
+        if self._outputs and not self._link.is_abandoned:
+            self._drop_outputs()
+        if isinstance(error, (ConductorGone, WorkerLeft)):
             raise error
         if self._link.is_abandoned:
-            leave_fork(error)
+            self._place.home.return_from_fork(error)
         self._emit("error", error)
         packed = failures.pack(failures.take_apart(error))
         item = records.failure(packed)
@@ -473,6 +547,8 @@ class Runtime:
         raise JobTimeoutError(self._link.cells[cells.LIMIT] / 1e9)
 
     def _check_deadline(self) -> None:
+        if self._place.home.is_condemned:
+            self._place.home.leave(1)
         if self._overdue and self._is_at(self._overdue):
             self._raise_timeout()
 
@@ -501,7 +577,8 @@ class Runtime:
         self._batches.append(Batch(message.ordinal, [message.value], message.key, histories))
 
     def _on_define(self, message: Define) -> None:
-        setattr(sys.modules["__main__"], message.name, pickling.loads(message.blob))
+        if self._place.home.is_process:  # else this is the conductor's own, and has it
+            setattr(sys.modules["__main__"], message.name, pickling.loads(message.blob))
 
     def _on_stop(self, _message: Stop) -> None:
         self._is_stopping = True
@@ -513,6 +590,14 @@ class Runtime:
         totals, span = self.worker._take_report()
         self.talk.send(Stats(totals, span))
         self._emit("stats", totals)
+
+    def report_stats_while_alive(self) -> bool:
+        """Send the counters, from another thread; say whether there is anybody to send them to."""
+        try:
+            self.report_stats()
+        except (ConductorGone, OSError):
+            return False
+        return True
 
     def add_job(self, job: Any, key: Key | None, timeout: float | None) -> None:
         """Send a job to be added, on behalf of the job at hand."""

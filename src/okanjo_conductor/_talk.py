@@ -10,7 +10,6 @@ handlers. So there is one link still, and one order on it.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from itertools import count
@@ -243,7 +242,8 @@ class Talk:
     def serve_urgent(self) -> None:
         """Handle urgent messages during jobs, in a thread for that, if there may be any."""
         if self.urgent:
-            os.register_at_fork(after_in_child=self._reset_lock)
+            self._link.on_abandoned = self._reset_lock
+            self._link.share()
             threading.Thread(target=self._handle_urgent, name="urgent", daemon=True).start()
 
     def _handle_urgent(self) -> None:
@@ -260,6 +260,8 @@ class Talk:
             return  # the conductor is gone, or a job has closed the bell
         except BaseException as error:
             self._broken = error
+        finally:
+            self._link.close()
 
     def _reset_lock(self) -> None:
         self._reading = threading.Lock()  # a thread that is not in this fork may have held it

@@ -10,10 +10,11 @@ from collections.abc import Hashable
 from enum import StrEnum
 
 from okanjo_conductor._plain import Frozen, Plain, Row, fresh
-from okanjo_conductor.errors import ConfigurationError, JobsFailedError
+from okanjo_conductor.errors import ConductorStateError, ConfigurationError, JobsFailedError
 
 TYPE_CHECKING = False  # see _plain
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
     from typing import Any, Final, NewType
 
@@ -99,6 +100,10 @@ LATER: Final = Later()
 """What ``process_job`` returns when ``complete_job`` will be called after it has returned."""
 
 
+OUTPUTS: list[Callable[[JobInfo, str], str | None]] = []
+"""Finds the path to write to for `JobInfo.output`; put here by the runtime of workers."""
+
+
 class JobInfo(Frozen):
     """What a worker knows about the job it is executing, besides its payload."""
 
@@ -108,6 +113,25 @@ class JobInfo(Frozen):
     history: tuple[Attempt, ...] = ()
     """The attempts that ended badly, oldest first; their errors are told, not rebuilt
     (`RemoteError`)."""
+
+    def output(self, name: str | os.PathLike[str]) -> str:
+        """Return the path to write a file to that is to have this name when the job is done.
+
+        It is a hidden file in the same folder, with the same extension. When ``process_job`` has
+        returned, it is renamed, before anybody learns that the job is done; when it has raised, it
+        is removed. So a file of that name is whole, and of an attempt that counts. The folder is
+        made if it is not there.
+
+        A job that returns without having made the file has failed, with `FileNotFoundError`.
+
+        Raises:
+            ConductorStateError: this job is not being executed, or not in this process.
+        """
+        path = OUTPUTS[0](self, str(name)) if OUTPUTS else None
+        if path is None:
+            message = f"output() is for the job at hand, and job {self.key!r} is not executed here"
+            raise ConductorStateError(message)
+        return path
 
 
 class Attempt(Frozen):
@@ -400,10 +424,13 @@ class Report(Plain):
 
     counts: dict[JobState, int] = fresh(factory=dict)
     """Jobs by final state. Their sum is the number of jobs that were accepted."""
+    skipped: int = 0
+    """Jobs that were not executed because the journal has their outcome, or because they were
+    given twice. They are in no other count."""
+    recovered: int = 0
+    """Outcomes of an earlier run that had not reached the journal when its conductor died."""
     causes: dict[Cause, int] = fresh(factory=dict)
     """Jobs without a value, by what their last attempt ended with."""
-    skipped: int = 0
-    """Jobs that were not executed because an earlier run has done that; not in `counts`."""
     unstarted: int = 0
     """Jobs left in ``jobs_queue`` by a run that was stopped, as far as they are known without
     reading on."""

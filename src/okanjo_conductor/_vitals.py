@@ -5,11 +5,9 @@ None of it needs the worker's help, so it works while C code of a job keeps the 
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING
 
 from okanjo_conductor._core import events as ev
-from okanjo_conductor._io import cells
 from okanjo_conductor._io.loggers import log
 from okanjo_conductor._io.memory import OomWatch, rss_of
 from okanjo_conductor._types import Ordinal, WorkerId, WorkerStuck
@@ -19,8 +17,8 @@ if TYPE_CHECKING:
 
     from okanjo_conductor._core import commands as do
     from okanjo_conductor._core.policy import Policy
-    from okanjo_conductor._io.conductor_link import ConductorLink
     from okanjo_conductor._io.loops import Loop, Timer
+    from okanjo_conductor.clusters._base import Link
 
 _MEASURE_EVERY = 0.1
 """Seconds between looks at the workers' memory."""
@@ -34,24 +32,24 @@ class Vitals:
     """Looks at the workers of a run.
 
     Args:
-        signal_worker: sends a signal to a worker.
+        dump_stack: has a worker write down what its threads are doing; says whether it can.
         emit: tells the conductor's listeners.
     """
 
     def __init__(
         self,
         loop: Loop,
-        links: dict[int, ConductorLink],
+        links: dict[int, Link],
         policy: Policy,
         *,
         post: Callable[[ev.Event], None],
-        signal_worker: Callable[[int, signal.Signals], None],
+        dump_stack: Callable[[int], bool],
         emit: Callable[..., None],
     ) -> None:
         self._loop = loop
         self._links = links
         self._post = post
-        self._signal = signal_worker
+        self._dump_stack = dump_stack
         self._emit = emit
         self._measures = policy.measures_memory
         self._measured_at = loop.time()
@@ -104,9 +102,9 @@ class Vitals:
             for worker_id, pid in tuple(self.pids.items()):
                 self._measure(worker_id, pid)
 
-    def _look_at_claim(self, worker_id: int, link: ConductorLink, now: float) -> None:
+    def _look_at_claim(self, worker_id: int, link: Link, now: float) -> None:
         """Tell of what was claimed before the last look and, as far as can be seen, goes on."""
-        claimed = cells.last_started(link.cells) or 0
+        claimed = link.last_started() or 0
         ordinal, since, told = self._seen.get(worker_id, (0, now, 0))
         is_parallel = worker_id in self._parallel
         if told < ordinal and (is_parallel or claimed == ordinal):
@@ -128,28 +126,8 @@ class Vitals:
         link, rss = self._links.get(worker_id), rss_of(pid)
         if link is None or rss is None:
             return
-        claimed = cells.last_started(link.cells)
+        claimed = link.last_started()
         self._post(ev.MemoryMeasured(worker_id=WorkerId(worker_id), rss=rss, claimed=claimed))
-
-    def dump_stack(self, command: do.DumpStack) -> None:
-        """Have a worker write down what its threads are doing; no GIL is needed for it."""
-        link = self._links.get(command.worker_id)
-        if link is not None:
-            self._ask_for_stack(command.worker_id, link)
-
-    def _ask_for_stack(self, worker_id: WorkerId, link: ConductorLink) -> bool:
-        """Have a worker write its stack, if it can already."""
-        can_write = bool(link.cells[cells.DUMPS])
-        if can_write:
-            self._signal(worker_id, signal.SIGUSR1)
-        return can_write
-
-    def interrupt_job(self, command: do.InterruptJob) -> None:
-        """Have `JobTimeoutError` raised in a job."""
-        page = self._links[command.worker_id].cells
-        page[cells.LIMIT] = int(command.limit * 1e9)
-        page[cells.EXPIRED] = command.ordinal
-        self._signal(command.worker_id, signal.SIGUSR2)
 
     def report_stuck(self, command: do.ReportStuck) -> None:
         """Tell listeners that a job takes long, when its stack is here."""
@@ -159,12 +137,10 @@ class Vitals:
             return
         begin = link.box_size
         self._asked.setdefault(worker_id, []).append(begin)
-        can_write = self._ask_for_stack(worker_id, link)
+        can_write = self._dump_stack(worker_id)
         self._tell_later(command, link, begin, _LOOKS if can_write else 1)
 
-    def _tell_later(
-        self, command: do.ReportStuck, link: ConductorLink, begin: int, looks: int
-    ) -> None:
+    def _tell_later(self, command: do.ReportStuck, link: Link, begin: int, looks: int) -> None:
         """Tell when the stack is there, after a few looks for it at most."""
 
         def tell() -> None:

@@ -7,16 +7,28 @@
     ├── ReadOnlyLookupError (TypeError)     caller: that lookup cannot be changed
     ├── TableError                          a lookup table cannot be built, opened, read or written
     │   └── TableKeyError (TypeError)       caller: no key of a lookup table
+    ├── JournalError                        the journal cannot be opened, read or written to
+    │   ├── JournalLockedError              another conductor is using it
+    │   ├── JournalChangedError             caller: the worker is not the one it was begun with
+    │   ├── JournalDamagedError             its file is no journal, or not a whole one any more
+    │   ├── JournalFullError                there is no room for it
+    │   ├── JobKeyError (TypeError)         caller: no key that can be noted
+    │   └── UnknownJobError (KeyError)      caller: it holds no job of that key
+    ├── SinkError                           a sink could not be opened, or not take outcomes
     ├── WorkerGoneError                     caller: the worker addressed has ended
     ├── IntakeError                         the caller's job generator raised
+    ├── SourceError (ValueError)            a file of jobs cannot be read: which, and where in it
+    ├── DuplicateKeyError (ValueError)      caller: two jobs of a run with a journal have one key
     ├── WorkerStartError                    the worker's import, construction or setup failed
     ├── RequestError                        the other side could not answer a request
     │   └── UnknownCommandError             nobody handles that command
     ├── JobError                            one job ended badly; the run goes on
     │   ├── WorkerCrashError                the worker died while it executed the job
+    │   ├── MachineCrashError               the machine went down whenever it was executed
     │   ├── JobTimeoutError                 it took longer than its time limit
     │   ├── JobMemoryError                  it took more memory than there was, or than it may
     │   ├── SerialisationError              payload, key or value could not travel
+    │   ├── CommandError                    a command ended badly (conductor exec)
     │   ├── JobCancelledError               it was cancelled, or executing at an abort
     │   └── RemoteError                     stands in for an exception that cannot be rebuilt here
     ├── JobsFailedError                     what Report.raise_for_failures() raises
@@ -35,27 +47,39 @@ if TYPE_CHECKING:
     from okanjo_conductor._types import Report
 
 __all__ = [
+    "CommandError",
     "ConductorError",
     "ConductorStateError",
     "ConfigurationError",
+    "DuplicateKeyError",
     "IllegalEventError",
     "IntakeError",
     "InternalError",
     "JobCancelledError",
     "JobError",
+    "JobKeyError",
     "JobMemoryError",
     "JobTimeoutError",
     "JobsFailedError",
+    "JournalChangedError",
+    "JournalDamagedError",
+    "JournalError",
+    "JournalFullError",
+    "JournalLockedError",
+    "MachineCrashError",
     "ProtocolError",
     "ReadOnlyLookupError",
     "RemoteError",
     "RemoteTraceback",
     "RequestError",
     "SerialisationError",
+    "SinkError",
+    "SourceError",
     "TableError",
     "TableKeyError",
     "TooManyFailuresError",
     "UnknownCommandError",
+    "UnknownJobError",
     "UnknownLookupError",
     "WorkerCrashError",
     "WorkerGoneError",
@@ -124,6 +148,96 @@ class TableKeyError(TableError, TypeError):
     """The keys of a lookup table are str, bytes, int and tuples of these, and this is none."""
 
 
+class JournalError(ConductorError):
+    """A journal cannot be opened, read or written to; the message says why, and what to do.
+
+    What was committed before stays readable, and the run can be resumed.
+    """
+
+
+class JournalLockedError(JournalError):
+    """Another conductor is using the journal.
+
+    Attributes:
+        path: the journal.
+        pid: process id of the one who does, or None if it does not say.
+        host: the machine it is on, or ``""``.
+        since: when it began, as local time, or ``""``.
+    """
+
+    def __init__(self, path: str, pid: int | None = None, host: str = "", since: str = "") -> None:
+        super().__init__(path, pid, host, since)
+        self.path = path
+        self.pid = pid
+        self.host = host
+        self.since = since
+
+    def __str__(self) -> str:
+        who = "another conductor" if self.pid is None else f"process {self.pid} on {self.host}"
+        when = f", since {self.since}" if self.since else ""
+        return (
+            f"{self.path} is in use by {who}{when}. One conductor at a time writes to a journal: "
+            "wait for it or end it, or give this run another journal"
+        )
+
+
+class JournalChangedError(JournalError):
+    """The run in the journal was begun with another worker, other options or another version.
+
+    Attributes:
+        path: the journal.
+        differences: what has changed, as text.
+    """
+
+    def __init__(self, path: str, differences: str) -> None:
+        super().__init__(path, differences)
+        self.path = path
+        self.differences = differences
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} was begun with another program, so its outcomes may be other than this "
+            f"one's would be:\n{self.differences.rstrip()}\nIf they are as good, go on with "
+            "accept_changed=True; if not, give this run another journal"
+        )
+
+
+class JournalDamagedError(JournalError):
+    """The file is no journal, or a part of it is lost or overwritten. Nothing was changed in it."""
+
+
+class JournalFullError(JournalError):
+    """There is no room for the journal, for its values or for a sink."""
+
+
+class JobKeyError(JournalError, TypeError):
+    """A key, or a payload without a key, is of a type that the journal cannot note."""
+
+
+class UnknownJobError(JournalError, KeyError):
+    """The journal holds no job of that key.
+
+    Attributes:
+        key: the key asked for.
+        near: keys that look like it.
+    """
+
+    def __init__(self, key: object, near: tuple[object, ...] = ()) -> None:
+        super().__init__(key, near)
+        self.key = key
+        self.near = near
+
+    def __str__(self) -> str:
+        near = ", ".join(map(repr, self.near))
+        return f"the journal holds no job with the key {self.key!r}" + (
+            f"; it holds {near}" if near else ""
+        )
+
+
+class SinkError(ConductorError):
+    """A sink could not be opened, or could not take outcomes; the message says why."""
+
+
 class WorkerGoneError(ConductorError):
     """The worker that a message was meant for has ended, or never was.
 
@@ -144,6 +258,51 @@ class IntakeError(ConductorError):
 
     The jobs read before it have all been carried out.
     """
+
+
+class SourceError(ConductorError, ValueError):
+    """A source of jobs cannot be read.
+
+    Attributes:
+        path: the file or URL, or ``"-"`` for standard input.
+        why: what is wrong there.
+        line: its number, from 1, or None.
+        column: the place in that line, or the number of the cell, from 1, or None.
+    """
+
+    def __init__(
+        self, path: str, why: str, line: int | None = None, column: int | None = None
+    ) -> None:
+        super().__init__(path, why, line, column)
+        self.path = path
+        self.why = why
+        self.line = line
+        self.column = column
+
+    def __str__(self) -> str:
+        line = "" if self.line is None else f", line {self.line}"
+        column = "" if self.column is None else f", column {self.column}"
+        path = "standard input" if self.path == "-" else self.path
+        return f"{path}{line}{column}: {self.why}"
+
+
+class DuplicateKeyError(ConductorError, ValueError):
+    """Two jobs have the same key, and a journal could not tell them apart.
+
+    Attributes:
+        key: of both.
+    """
+
+    def __init__(self, key: object) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return (
+            f"two jobs of this run have the key {self.key!r}. Give a job_key that tells them "
+            'apart, or say duplicates="skip" to execute the first one only, or '
+            'duplicates="number" to execute all'
+        )
 
 
 class WorkerStartError(ConductorError):
@@ -216,6 +375,24 @@ class WorkerCrashError(JobError):
         return f"worker {self.worker_id} {how} while it executed this job{said}{stderr}{stack}"
 
 
+class MachineCrashError(JobError):
+    """The machine went down while the job was being executed, and again when it was alone.
+
+    Attributes:
+        times: how often.
+    """
+
+    def __init__(self, times: int) -> None:
+        super().__init__(times)
+        self.times = times
+
+    def __str__(self) -> str:
+        return (
+            f"the machine went down {self.times} times while this job was being executed, at last "
+            "alone. It is not executed any more, unless rerun asks for it"
+        )
+
+
 class JobTimeoutError(JobError):
     """A job took longer than its time limit.
 
@@ -277,6 +454,40 @@ class SerialisationError(JobError):
         super().__init__(message)
         self.path = path
         self.part_type = part_type
+
+
+class CommandError(JobError):
+    """A command of ``conductor exec`` ended with an exit code other than 0, or by a signal.
+
+    Attributes:
+        command: as one would type it.
+        code: its exit code, 126 or 127 where it could not be started; None: a signal ended it.
+        signal: the name of that signal, such as ``"SIGTERM"``, or None.
+        stderr: the last lines that it wrote to its standard error.
+        started: when, in Unix time.
+        seconds: how long it ran.
+    """
+
+    def __init__(
+        self,
+        command: str,
+        code: int | None,
+        signal: str | None = None,
+        stderr: str = "",
+        started: float = 0.0,
+        seconds: float = 0.0,
+    ) -> None:
+        super().__init__(command, code, signal, stderr, started, seconds)
+        self.command = command
+        self.code = code
+        self.signal = signal
+        self.stderr = stderr
+        self.started = started
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        stderr = _quoted("the last lines of its standard error", self.stderr)
+        return f"the command {describe_exit(self.code, self.signal)}{stderr}"
 
 
 class JobCancelledError(JobError):

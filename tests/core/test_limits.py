@@ -146,6 +146,36 @@ def test_at_the_limit_the_stack_is_taken_then_the_worker_is_terminated_then_kill
     assert (error.limit, error.stack) == (5.0, "in job()")
 
 
+def test_a_limit_that_is_set_later_counts_for_jobs_without_one_from_their_start():
+    run = Run()
+    run.see(1, since=1.0)
+    assert run.state.next_deadline() is None
+    run.tell(ev.LimitSet(seconds=5.0))
+    assert run.state.next_deadline() == 6.0
+    run.tell(ev.LimitSet(seconds=4.0))
+    run.wait(5.0)
+    run.tell(ev.LimitSet(seconds=9.0))  # too late
+    assert run.state.next_deadline() == 5.0 + STACK_TIME
+    run.wait_until_due()
+    run.die(1, claimed=1, signal="SIGTERM")
+    assert run.ends == {0: (JobState.FAILED, Cause.TIMEOUT)}
+    assert run.records[-1].error.limit == 4.0
+
+
+def test_a_limit_that_was_set_holds_for_later_jobs():
+    run = Run()
+    run.tell(ev.LimitSet(seconds=4.0))
+    run.see(1, since=2.0)
+    assert run.state.next_deadline() == 6.0
+
+
+def test_a_limit_that_is_set_later_leaves_a_jobs_own_one_alone():
+    run = Run(timeout=5.0)
+    run.see(1, since=1.0)
+    run.tell(ev.LimitSet(seconds=2.0))
+    assert run.state.next_deadline() == 6.0
+
+
 def test_a_soft_limit_interrupts_the_job_and_spares_a_worker_whose_job_ends():
     run = Run(2, timeout=5.0, soft_timeout=True)
     run.see(1)

@@ -388,7 +388,13 @@ def test_jobs_that_wait_in_a_dead_worker_go_back_uncharged():
     scene = running(2, retry=Retry(crashes=0))
     scene.exit(scene.executing(1))
     assert scene.states == {0: JobState.QUARANTINED}
-    assert scene.places() == {"queue": [1], "delayed": [], "aside": [], "held by 2": []}
+    assert scene.places() == {
+        "queue": [1],
+        "delayed": [],
+        "aside": [],
+        "alone": [],
+        "held by 2": [],
+    }
     scene.end()
     assert scene.charges == {0: [Cause.CRASH]}
 

@@ -19,6 +19,7 @@ PAGES = (
     "docs/async.md",
     "docs/lookups.md",
     "docs/messages.md",
+    "docs/sources.md",
     "docs/progress.md",
     "docs/report.md",
     "docs/tables.md",

@@ -256,7 +256,7 @@ def test_a_template_killed_with_orders_at_hand_loses_no_worker(tmp_path):
     @run.conductor.on("worker_start")
     def find_template(_worker_id, _pid):
         if is_first(tmp_path / "first"):
-            (process,) = run.conductor._run._cluster._processes
+            (process,) = run.conductor._run._crew._processes
             template.append(process._pid)
 
     @run.conductor.on("worker_exit")

@@ -17,6 +17,7 @@ from faults.harness import Watched, lines_of, start_script, wait_for_lines
 from faults.moments import state_of, wait_until
 from okanjo_conductor import Cause, Conductor, JobState, Recycle, Retry
 from okanjo_conductor.errors import (
+    ConductorStateError,
     ConfigurationError,
     IntakeError,
     JobCancelledError,
@@ -454,7 +455,7 @@ def test_the_first_signal_drains(number, raised, tmp_path):
     _, rest = process.communicate(timeout=60)
     assert f"{number}: finishing the jobs in execution" in line
     assert raised in rest
-    assert "1 jobs: 1 done" in rest
+    assert "1 job: 1 done" in rest
     assert "5 jobs not started" in rest
     assert f"stopped early: {number} received" in rest
 
@@ -508,3 +509,17 @@ def test_what_is_ignored_stays_so(tmp_path):
     jobs.touch(tmp_path / "go")
     _, rest = process.communicate(timeout=60)
     assert "6 jobs: 6 done" in rest
+
+
+def test_a_limit_that_is_set_while_a_job_is_executed_ends_it(tmp_path):
+    conductor = Conductor(jobs.perform, jobs_queue=[("nap", 1000)], worker_limit=1, stuck_after=0.1)
+    conductor.on("worker_stuck", lambda _: conductor.set_job_timeout(0.2))
+    (outcome,) = conductor.outcomes()
+    assert (outcome.state, outcome.cause) == (JobState.FAILED, Cause.TIMEOUT)
+    assert outcome.error.limit == 0.2
+
+
+def test_a_limit_is_set_only_while_a_run_goes_on():
+    conductor = Conductor(jobs.perform)
+    with pytest.raises(ConductorStateError, match="use job_timeout"):
+        conductor.set_job_timeout(1.0)

@@ -151,3 +151,26 @@ def test_who_has_started_and_skipped_nothing_says_so(page):
     page[cells.RUNNING] = 7
 
     assert cells.running(page) == 7
+
+
+def test_a_page_that_is_a_file_outlives_who_made_it_and_has_all_its_room(tmp_path):
+    path = tmp_path / "1.page"
+    descriptor = cells.make_page(str(path))
+    page = cells.map_page(descriptor)
+    os.write(descriptor, b"last words")
+    page[cells.CLAIM] = 7
+    page.release()
+    os.close(descriptor)
+
+    assert path.stat().st_blocks * 512 >= path.stat().st_size
+    with path.open("r+b") as file:
+        page = cells.map_page(file.fileno())
+    assert page[cells.CLAIM] == 7
+    assert cells.black_box(page) == "last words"
+    page.release()
+
+
+def test_a_page_takes_nobody_elses_place(tmp_path):
+    (tmp_path / "1.page").touch()
+    with pytest.raises(FileExistsError):
+        cells.make_page(str(tmp_path / "1.page"))

@@ -77,7 +77,7 @@ def test_links_that_cannot_be_made_leave_nothing_open(good, monkeypatch):
         pipes.append(real_pipe())
         return pipes[-1]
 
-    def no_page():
+    def no_page(_path):
         raise OSError(24, "Too many open files")
 
     real_pipe = os.pipe

@@ -147,3 +147,31 @@ def test_a_writer_that_is_killed_at_any_time_leaves_whole_records():
         reader.close()
         page.release()
         os.close(descriptor)
+
+
+def test_what_is_read_stays_until_it_is_let_go_of():
+    shared = memory()
+    writer, reader = Writer(shared, no_room), Reader(shared, keeps=True)
+    for number in range(4):
+        writer.write(record(number, 800))
+    assert split(reader.read()) == [0, 1, 2, 3]
+    with pytest.raises(NoRoomError):
+        writer.write(record(4, 800))
+
+    assert split(Reader(shared).read()) == [0, 1, 2, 3]  # as who finds it after our death
+    shared[cells.TAIL] = 0
+    reader.free(reader.position)
+    writer.write(record(4, 800))
+    assert split(reader.read()) == [4]
+
+
+def test_a_reader_begins_where_the_last_one_let_go():
+    shared = memory()
+    writer, first = Writer(shared, no_room), Reader(shared, keeps=True)
+    writer.write(record(0, 100))
+    first.read()
+    first.free(first.position)
+    writer.write(record(1, 100))
+    first.read()
+
+    assert split(Reader(shared).read()) == [1]

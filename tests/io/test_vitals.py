@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 
 import pytest
 
 from okanjo_conductor._core import commands as do
 from okanjo_conductor._core.policy import Policy
-from okanjo_conductor._io import cells, links
+from okanjo_conductor._io import links
 from okanjo_conductor._io.conductor_link import ConductorLink
 from okanjo_conductor._io.light_loop import LightLoop
 from okanjo_conductor._vitals import Vitals
@@ -33,7 +32,8 @@ class Scene:
     def __init__(self, page):
         self.page = page
         self.loop = Loop()
-        self.signals = []
+        self.asked = []
+        self.can_write = True
         self.told = []
         self.links = {}
         self.vitals = Vitals(
@@ -41,9 +41,14 @@ class Scene:
             self.links,
             Policy(),
             post=lambda event: None,
-            signal_worker=lambda worker_id, number: self.signals.append(number),
+            dump_stack=self.dump,
             emit=lambda name, stuck: self.told.append((stuck.key, stuck.stack)),
         )
+
+    def dump(self, worker_id):
+        if self.can_write:
+            self.asked.append(worker_id)
+        return self.can_write
 
     def ask(self, key):
         self.vitals.report_stuck(do.ReportStuck(worker_id=1, slot=0, key=key, seconds=1.0))
@@ -62,7 +67,6 @@ def scene():
     ours, theirs = links.make()
     made = Scene(theirs.cells)
     made.links[1] = ConductorLink(1, ours, made.loop, receiver=None)
-    made.links[1].cells[cells.DUMPS] = 1
     yield made
     made.links[1].finish()
     theirs.close()
@@ -77,7 +81,7 @@ def test_each_is_told_with_the_stack_that_was_asked_for_it(scene):
 
     scene.tell()
 
-    assert scene.signals == [signal.SIGUSR1] * 2
+    assert scene.asked == [1, 1]
     assert scene.told == [
         ("first", "where the first was\n"),
         ("second", "where the second was\n"),
@@ -95,13 +99,12 @@ def test_jobs_that_are_asked_about_at_once_are_told_with_the_same_stack(scene):
     assert scene.told == [(key, "where both were\n") for key in ("first", "second")]
 
 
-def test_who_cannot_write_its_stack_yet_is_not_asked_to(scene):
-    scene.links[1].cells[cells.DUMPS] = 0
+def test_who_cannot_write_its_stack_yet_is_told_of_without(scene):
+    scene.can_write = False
     scene.ask("first")
 
     scene.tell()
 
-    assert not scene.signals
     assert scene.told == [("first", "")]
 
 

@@ -22,16 +22,16 @@ from . import programs
 @pytest.fixture
 def started(monkeypatch):
     """Collect the workers that are started; a test asserts that there are none."""
-    from okanjo_conductor.clusters import local
+    from okanjo_conductor.clusters import _processes
 
     starts = []
-    start_worker = local.LocalCluster.start_worker
+    start_worker = _processes.ProcessCrew.start_worker
 
     def note(cluster, *args):
         starts.append(cluster)
         return start_worker(cluster, *args)
 
-    monkeypatch.setattr(local.LocalCluster, "start_worker", note)
+    monkeypatch.setattr(_processes.ProcessCrew, "start_worker", note)
     return starts
 
 

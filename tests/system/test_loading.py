@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -503,7 +504,8 @@ def test_what_makes_no_sense_is_refused(arguments, options, said):
 
 
 def test_threads_end_when_they_are_closed():
-    threads = Threads(2, "okanjo-conductor-loading")
+    loop = SimpleNamespace(call_soon_threadsafe=lambda function, *args: function(*args))
+    threads = Threads(2, "okanjo-conductor-loading", loop)
     results = []
     arrived = threading.Semaphore(0)
 

@@ -13,6 +13,8 @@ from okanjo_conductor.testing._simulation import FATES, FAULTS
 
 SCHEDULES, AT_ONCE = 10_000, 1_000
 RARE = {
+    "job with a past",
+    "loner",
     "died between claim and decision",
     "declined",
     "recalled",

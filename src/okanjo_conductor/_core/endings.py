@@ -12,6 +12,7 @@ from okanjo_conductor.errors import (
     JobCancelledError,
     JobMemoryError,
     JobTimeoutError,
+    SerialisationError,
     WorkerCrashError,
 )
 
@@ -53,8 +54,10 @@ class Watch(Plain):
     job: Job
     ordinal: Ordinal
     since: float
+    limit: float | None
+    """Its time limit in seconds; None: it has none."""
     expires_at: float | None
-    """When its time limit is reached; None: it has none."""
+    """When that is reached; None: never, or it was."""
     stuck_at: float | None
     """When to say that it takes long; None: it was said, or never shall be."""
 
@@ -101,13 +104,23 @@ def steps_for(
     yield from force(worker_id, now, grace)
 
 
+def cause_of(error: Exception) -> Cause:
+    """Return why an attempt ended badly of which its worker has told this error."""
+    if isinstance(error, SerialisationError):
+        return Cause.UNSERIALISABLE
+    if isinstance(error, JobCancelledError):
+        return Cause.PREEMPTED
+    return Cause.TIMEOUT if isinstance(error, JobTimeoutError) else Cause.ERROR
+
+
 def error_of(worker: Worker, job: Job, event: WorkerExited, cause: Cause) -> Exception:
     """Make the error of a job that a dead worker was executing."""
     doom = worker.doom
     if cause is Cause.PREEMPTED:
         return JobCancelledError("its worker was ended while it executed this job")
     if cause is Cause.TIMEOUT:
-        return JobTimeoutError(job.timeout or 0.0, event.stack)
+        limit = job.timeout if doom is None or job.timeout is not None else doom.limit
+        return JobTimeoutError(limit or 0.0, event.stack)
     if cause is Cause.MEMORY:
         held, limit = (doom.rss, int(doom.limit)) if doom is not None else (None, None)
         return JobMemoryError(held, limit, event.stderr)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from okanjo_conductor._plain import Named
+from okanjo_conductor._plain import Named, fresh
+from okanjo_conductor._types import Cause, JobState
 
 if TYPE_CHECKING:
     from okanjo_conductor._core.jobs import Job, Jobs
-    from okanjo_conductor._types import Cause, JobId, Ordinal, WorkerId
+    from okanjo_conductor._types import Attempt, JobId, Ordinal, WorkerId
 
 
 class RunStarted(Named):
@@ -23,13 +24,19 @@ class JobsAccepted(Named):
 
     jobs: Jobs
     is_answer: bool = True
+    histories: dict[JobId, tuple[Attempt, ...]] = fresh(factory=dict)
+    """Bad ends of attempts in earlier runs, of those jobs that had any."""
+    loners: frozenset[JobId] = frozenset()
+    """Those that are to be executed while nothing else is, in the whole run."""
 
 
 class JobRefused(Named):
-    """A job cannot travel: its payload does not pickle. It is accepted and failed at once."""
+    """A job will not be executed: it is accepted and failed at once. Mostly it cannot travel."""
 
     job: Job
     error: Exception
+    state: JobState = JobState.FAILED
+    cause: Cause = Cause.UNSERIALISABLE
 
 
 class IntakeEnded(Named):
@@ -150,6 +157,12 @@ class CancelRequested(Named):
     job_id: JobId
 
 
+class LimitSet(Named):
+    """Jobs without a time limit of their own have this one from now on, executing ones too."""
+
+    seconds: float
+
+
 class ResizeRequested(Named):
     """There may be so many workers from now on."""
 
@@ -192,6 +205,7 @@ Event: TypeAlias = (
     | MemoryMeasured
     | StatsReported
     | CancelRequested
+    | LimitSet
     | ResizeRequested
     | DrainRequested
     | AbortRequested

@@ -22,6 +22,7 @@ from bisect import bisect_right
 from collections import deque
 from itertools import chain
 from operator import attrgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from okanjo_conductor._core.jobs import Jobs, joined
@@ -29,10 +30,13 @@ from okanjo_conductor._types import Ordinal
 from okanjo_conductor.errors import IllegalEventError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from okanjo_conductor._core.jobs import Job
     from okanjo_conductor._types import Attempt, JobId, Key, WorkerId
+
+
+_NONE: Mapping[JobId, tuple[Attempt, ...]] = MappingProxyType({})
 
 
 class _Run:
@@ -97,20 +101,22 @@ class Ledger:
         """By worker, how many jobs it holds."""
         self._suspects: set[JobId] = set()
         self._aside: deque[Job] = deque()
+        self._loners: set[JobId] = set()
+        self._alone: deque[Job] = deque()
         self._histories: dict[JobId, list[Attempt]] = {}
         """Bad ends of unfinished jobs; most have none and no entry."""
         self.queued = 0
         """How many jobs wait for a worker."""
 
     def __repr__(self) -> str:
-        held, aside = sum(self._counts.values()), len(self._aside)
+        held, aside = sum(self._counts.values()), len(self._aside) + len(self._alone)
         places = f"{self.queued} queued, {len(self._delayed)} delayed, {aside} aside, {held} held"
         return f"<Ledger {places}>"
 
     @property
     def is_empty(self) -> bool:
         """Whether every accepted job is finished."""
-        return not (self.queued or self._delayed or self._aside or self.has_held)
+        return not (self.queued or self._delayed or self._aside or self._alone or self.has_held)
 
     @property
     def has_held(self) -> bool:
@@ -123,14 +129,30 @@ class Ledger:
         return len(self._aside)
 
     @property
+    def alone(self) -> int:
+        """How many loners wait until nothing else is executed."""
+        return len(self._alone)
+
+    @property
     def next_due(self) -> float | None:
         """When the first delayed job may be queued again."""
         return self._delayed[0][0] if self._delayed else None
 
     # The queue
 
-    def accept(self, jobs: Jobs) -> None:
-        """Queue new jobs, behind the others."""
+    def accept(
+        self,
+        jobs: Jobs,
+        histories: Mapping[JobId, tuple[Attempt, ...]] = _NONE,
+        loners: Collection[JobId] = (),
+    ) -> None:
+        """Queue new jobs, behind the others; the loners among them wait apart."""
+        for job_id, history in histories.items():
+            self._histories[job_id] = list(history)
+        if loners:
+            self._loners.update(loners)
+            self._alone.extend(job for job in jobs if job.id in loners)
+            jobs = Jobs.of(job for job in jobs if job.id not in loners)
         if jobs:
             self._queue.append(_Part(jobs))
             self.queued += len(jobs)
@@ -152,6 +174,9 @@ class Ledger:
             self._put_in_front(Jobs.of(due))
 
     def _put_in_front(self, jobs: Jobs) -> None:
+        if self._loners and not self._loners.isdisjoint(jobs.ids):
+            self._alone.extendleft(job for job in jobs if job.id in self._loners)
+            jobs = Jobs.of(job for job in jobs if job.id not in self._loners)
         if self._suspects and not self._suspects.isdisjoint(jobs.ids):
             self._aside.extend(job for job in jobs if job.id in self._suspects)
             jobs = Jobs.of(job for job in jobs if job.id not in self._suspects)
@@ -236,6 +261,10 @@ class Ledger:
     def hand_out_suspect(self, worker_id: WorkerId, first: Ordinal) -> Jobs:
         """Move the first suspect to a worker."""
         return self._give(worker_id, first, Jobs.of([self._aside.popleft()]))
+
+    def hand_out_loner(self, worker_id: WorkerId, first: Ordinal) -> Jobs:
+        """Move the first loner to a worker."""
+        return self._give(worker_id, first, Jobs.of([self._alone.popleft()]))
 
     def _give(self, worker_id: WorkerId, first: Ordinal, jobs: Jobs) -> Jobs:
         self._held[worker_id].append(_Run(first, jobs, first, first + len(jobs)))
@@ -347,6 +376,7 @@ class Ledger:
             self._delayed = [entry for entry in self._delayed if entry[1] not in job_ids]
             heapq.heapify(self._delayed)
             self._aside = deque(job for job in self._aside if job.id not in job_ids)
+            self._alone = deque(job for job in self._alone if job.id not in job_ids)
         return pulled
 
     def withdraw(self) -> list[Job]:
@@ -355,6 +385,7 @@ class Ledger:
         self._queue.clear()
         self._delayed.clear()
         self._aside.clear()
+        self._alone.clear()
         self.queued = 0
         for job in jobs:
             self.close(job)
@@ -362,7 +393,8 @@ class Ledger:
 
     def waiting(self) -> Iterator[Job]:
         """Yield the jobs that no worker holds: the queue in its order, then the others."""
-        return chain(self._queued(), (job for _, _, job in self._delayed), self._aside)
+        delayed = (job for _, _, job in self._delayed)
+        return chain(self._queued(), delayed, self._aside, self._alone)
 
     def _queued(self) -> Iterator[Job]:
         return chain.from_iterable(part.left() for part in self._queue)
@@ -383,6 +415,7 @@ class Ledger:
         """Forget the history of a job that has its outcome."""
         self._histories.pop(job.id, None)
         self._suspects.discard(job.id)
+        self._loners.discard(job.id)
 
     def histories_of(self, jobs: Jobs) -> dict[int, tuple[Attempt, ...]]:
         """By index, the bad ends of those jobs that have any."""
@@ -393,6 +426,8 @@ class Ledger:
 
     def close_all(self, jobs: Jobs) -> dict[JobId, tuple[Attempt, ...]]:
         """Forget the histories of jobs that are done; return those there were."""
+        if self._loners:
+            self._loners.difference_update(jobs.ids)
         if not self._histories:
             return {}  # and no suspects: each has one
         self._suspects.difference_update(jobs.ids)

@@ -11,7 +11,7 @@ from okanjo_conductor._plain import Named
 
 if TYPE_CHECKING:
     from okanjo_conductor._core.jobs import Job, Jobs
-    from okanjo_conductor._types import Attempt, Cause, JobId, JobState, Slot, WorkerId
+    from okanjo_conductor._types import Attempt, Cause, JobId, JobState, Ordinal, Slot, WorkerId
 
 
 class JobsDone(Named):
@@ -46,6 +46,8 @@ class JobRetried(Named):
 
     job: Job
     attempt: Attempt
+    ordinal: Ordinal | None
+    """Under which its worker reported the end; None: the worker did not live to."""
 
 
 Record: TypeAlias = JobsDone | JobFailed | JobRetried

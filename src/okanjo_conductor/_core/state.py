@@ -112,11 +112,15 @@ class ConductorState:
         self._phase = Phase.NEW
         self._intake = Intake.OPEN
         self._is_delivery_paused = False
+        self._is_loner_out = False
+        """Whether a job that must be executed alone may still be."""
         self._error: Exception | None = None
         self._failures = FailureBudget(policy.max_failures)
         self._unwanted: set[JobId] = set()
         """Jobs to be cancelled as soon as no worker holds them."""
         self._why_stopped = ""
+        self._limit: float | None = None
+        """Seconds that jobs without a time limit of their own may take."""
         self._is_over_budget = False
         self._leave_by: float | None = None
         """When workers that were asked to leave are sent a signal; None: when they are done."""
@@ -156,6 +160,10 @@ class ConductorState:
     def find(self, key: Key) -> JobId | None:
         """Find an unfinished job by its key."""
         return self._ledger.find(key)
+
+    def oldest_held(self, worker_id: WorkerId) -> Ordinal | None:
+        """Return the first ordinal of a worker that has not ended; None: it holds nothing."""
+        return self._ledger.first_held(worker_id)
 
     def job_of(self, worker_id: WorkerId, ordinal: Ordinal) -> Job | None:
         """Return a job that a worker holds, or None if it holds no such job."""
@@ -200,11 +208,11 @@ class ConductorState:
         if event.is_answer:
             self._answer_intake(Intake.OPEN)
         self.accepted += len(event.jobs)
-        self._ledger.accept(event.jobs)
+        self._ledger.accept(event.jobs, event.histories, event.loners)
 
     def _on_job_refused(self, event: ev.JobRefused, _now: float) -> None:
         self.accepted += 1
-        self._fail(event.job, JobState.FAILED, Cause.UNSERIALISABLE, event.error)
+        self._fail(event.job, event.state, event.cause, event.error)
 
     def _on_intake_ended(self, event: ev.IntakeEnded, _now: float) -> None:
         self._answer_intake(Intake.CLOSED if event.is_final else Intake.DRY)
@@ -262,6 +270,7 @@ class ConductorState:
             now=now,
             seconds=event.nanoseconds / 1e9,
             place=event.place,
+            ordinal=event.ordinal,
         )
 
     def _on_jobs_declined(self, event: ev.JobsDeclined, _now: float) -> None:
@@ -313,9 +322,17 @@ class ConductorState:
         for ordinal, job in seen.items():
             if ordinal in worker.watches:
                 continue
-            limit = job.timeout
+            limit = self._limit if job.timeout is None else job.timeout
             expires_at = None if limit is None else since + limit
-            worker.watches[ordinal] = Watch(job, ordinal, since, expires_at, stuck_at)
+            worker.watches[ordinal] = Watch(job, ordinal, since, limit, expires_at, stuck_at)
+
+    def _on_limit_set(self, event: ev.LimitSet, _now: float) -> None:
+        self._limit = limit = event.seconds
+        for worker in self._fleet:
+            for watch in worker.watches.values():
+                has_expired = watch.limit is not None and watch.expires_at is None
+                if watch.job.timeout is None and not has_expired:
+                    watch.limit, watch.expires_at = limit, watch.since + limit
 
     def _on_memory_measured(self, event: ev.MemoryMeasured, now: float) -> None:
         worker = self._fleet.get(event.worker_id)
@@ -380,7 +397,7 @@ class ConductorState:
             self._start_workers(now)
             self._recycle(now)
             self._read_jobs()
-            if self._ledger.is_empty and self._intake in (Intake.DRY, Intake.CLOSED):
+            if self._ledger.is_empty and self._intake in _QUIET:
                 self._end(now)
         if self._phase in _LAST_PHASES and not len(self._fleet):
             self._finish()
@@ -396,9 +413,13 @@ class ConductorState:
 
     def _hand_out(self) -> None:
         ledger = self._ledger
+        self._is_loner_out = self._is_loner_out and ledger.has_held
+        if self._is_loner_out:
+            return
         if ledger.aside:
             self._hand_out_suspects()
         if not ledger.queued:
+            self._hand_out_loner()
             return
         ready = [w for w in self._sharers() if not w.is_recalled]
         if not ready:
@@ -436,6 +457,19 @@ class ConductorState:
         self._step.commands.append(
             do.HandOut(worker_id=worker.id, first=first, jobs=jobs, histories=histories)
         )
+
+    def _hand_out_loner(self) -> None:
+        """Give a job that must be executed alone to a worker, when everything else is done."""
+        ledger = self._ledger
+        has_more = ledger.aside or ledger.has_held or self._intake not in _QUIET
+        if has_more or not ledger.alone:
+            return
+        for worker in self._fleet.takers():
+            if self._is_empty(worker) and self._jobs_left(worker) > 0:
+                first = worker.take_ordinals(1)
+                self._send(worker, first, ledger.hand_out_loner(worker.id, first))
+                self._is_loner_out = True
+                return
 
     # Suspects: each is executed by a worker that has nothing else
 
@@ -547,7 +581,7 @@ class ConductorState:
 
     def _is_missed(self, worker: Worker) -> bool:
         """Whether a job waits that a successor would be given."""
-        if self._ledger.queued or self._ledger.aside:
+        if self._ledger.queued or self._ledger.aside or self._ledger.alone:
             return True
         return self._is_used_up(worker) and self._wants_workers()
 
@@ -570,9 +604,10 @@ class ConductorState:
 
     def _wants_workers(self) -> bool:
         """Whether a job waits, here or behind another one, for which nobody is on the way."""
-        waiting = self._ledger.queued + self._ledger.aside - self._fleet.starting()
+        ledger = self._ledger
+        waiting = ledger.queued + ledger.aside + bool(ledger.alone) - self._fleet.starting()
         for worker in self._fleet.takers():
-            held = self._ledger.held_by(worker.id)
+            held = ledger.held_by(worker.id)
             if not held:
                 waiting -= self._jobs_left(worker) > 0
             elif self._can_give(worker):
@@ -607,6 +642,7 @@ class ConductorState:
         now: float,
         seconds: float | None = None,
         place: str = "",
+        ordinal: Ordinal | None = None,
     ) -> None:
         number = len(self._ledger.history_of(job)) + 1
         attempt = Attempt(number, cause, error, worker.id, seconds)
@@ -617,7 +653,7 @@ class ConductorState:
         if state is not None:
             self._fail(job, state, cause, error, history=history, worker=worker, place=place)
             return
-        self._step.records.append(rec.JobRetried(job=job, attempt=attempt))
+        self._step.records.append(rec.JobRetried(job=job, attempt=attempt, ordinal=ordinal))
         if wait := delay(self._policy.retry, history):
             self._ledger.delay(job, now + wait)
         else:
@@ -777,7 +813,7 @@ class ConductorState:
         job = watch.job
         if watch.expires_at is not None and watch.expires_at <= now and worker.doom is None:
             watch.expires_at = None
-            doom = Doom(watch.ordinal, Cause.TIMEOUT, job.timeout or 0.0)
+            doom = Doom(watch.ordinal, Cause.TIMEOUT, watch.limit or 0.0)
             self._end_job(worker, doom, now)
         if watch.stuck_at is not None and watch.stuck_at <= now:
             watch.stuck_at = None
@@ -879,6 +915,7 @@ class ConductorState:
 
 _PREEMPTED: tuple[Cause, dict[Ordinal, Cause]] = Cause.PREEMPTED, {}
 """The judgement on a death that was our own doing."""
+_QUIET = frozenset({Intake.DRY, Intake.CLOSED})
 _LAST_PHASES = frozenset({Phase.ENDING, Phase.DRAINING, Phase.ABORTING})
 _HANDLERS: dict[type[Any], Callable[[ConductorState, Any, float], None]] = {
     ev.RunStarted: ConductorState._on_run_started,
@@ -898,6 +935,7 @@ _HANDLERS: dict[type[Any], Callable[[ConductorState, Any, float], None]] = {
     ev.MemoryMeasured: ConductorState._on_memory_measured,
     ev.StatsReported: ConductorState._on_stats_reported,
     ev.CancelRequested: ConductorState._on_cancel_requested,
+    ev.LimitSet: ConductorState._on_limit_set,
     ev.ResizeRequested: ConductorState._on_resize_requested,
     ev.DrainRequested: ConductorState._on_drain_requested,
     ev.AbortRequested: ConductorState._on_abort_requested,

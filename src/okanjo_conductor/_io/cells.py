@@ -4,10 +4,12 @@
     FIRST, DECLINED  written by the worker: the last run of ordinals it skipped
     REGISTERED  written by the worker: whether the conductor's barrier acts on it
     RUNNING   written by a worker that executes several jobs at a time: whose code it is in, or 0
+    PARALLEL  written by a worker that executes several jobs at a time: how many at most
     DUMPS     written by the worker: 1 when a SIGUSR1 has it write its stack; before that, it kills
     LOW, HIGH written by the conductor: ordinals in (LOW, HIGH] are revoked
     EXPIRED   written by the conductor: the ordinal that has passed its time limit
     LIMIT     written by the conductor: that limit, in nanoseconds
+    KEPT      written by the conductor: 0, or 1 + how many large outcomes are where they outlive it
     HEAD, SKIPPED, TAIL   of the outcome log; see `outcome_log`
 
 Behind the cells lie the ring of the *outcome log* and the *black box*: what ``faulthandler`` writes
@@ -47,17 +49,19 @@ LOW: Final = 16
 HIGH: Final = 17
 EXPIRED: Final = 18
 LIMIT: Final = 19
+KEPT: Final = 21
 HEAD: Final = 2
 SKIPPED: Final = 3
 FIRST: Final = 5
 RUNNING: Final = 6
 DUMPS: Final = 7
+PARALLEL: Final = 8
 TAIL: Final = 20
 _CELLS = 512
 """Bytes of cells."""
 _BOX = 1 << 20
 """Where the ring ends and the black box begins."""
-_SIZE = _BOX + (1 << 18)
+SIZE: Final = _BOX + (1 << 18)
 """Room for the stacks of about a hundred dumps; memory is used when it is written to."""
 _SMALLEST = 4096
 """Of everything, where files may not be larger: a small ring, no black box."""
@@ -67,11 +71,24 @@ _MEMBARRIER_NUMBERS = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le":
 _QUERY, _GLOBAL_EXPEDITED, _REGISTER_GLOBAL_EXPEDITED = 0, 2, 4
 
 
-def make_page() -> int:
-    """Make the memory of one worker; return its descriptor, which stands at the black box."""
-    descriptor = make_nameless("okanjo-conductor-cells")
+def make_page(path: str | None = None) -> int:
+    """Make the memory of one worker; return its descriptor, which stands at the black box.
+
+    Args:
+        path: where it is to be a file, which outlives this process; None: it has no name.
+
+    Raises:
+        OSError: there is no room for it, or there are no descriptors left.
+    """
+    if path is None:
+        descriptor = make_nameless("okanjo-conductor-cells")
+    else:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        _enlarge(descriptor)
+        if path is None:
+            _enlarge(descriptor)
+        else:  # who writes where a full disk has no room is killed by SIGBUS: take it all now
+            os.posix_fallocate(descriptor, 0, SIZE)
         os.lseek(descriptor, _BOX, os.SEEK_SET)
     except OSError:
         os.close(descriptor)
@@ -81,7 +98,7 @@ def make_page() -> int:
 
 def _enlarge(descriptor: int) -> None:
     try:
-        os.ftruncate(descriptor, _SIZE)
+        os.ftruncate(descriptor, SIZE)
     except OSError:
         os.ftruncate(descriptor, _SMALLEST)
 
@@ -117,12 +134,12 @@ def revoke(cells: memoryview[int], last: int) -> None:
     cells[HIGH] = last
 
 
-def last_kept(cells: memoryview[int]) -> int:
+def last_kept(cells: memoryview[int]) -> Ordinal:
     """The last ordinal that the worker may still execute after `revoke`.
 
     It is the one in the race: the worker will execute it or decline it. All later ones are free.
     """
-    return max(cells[LOW], cells[CLAIM])
+    return max(cells[LOW], cells[CLAIM])  # type: ignore[return-value]  # an ordinal is an int
 
 
 def decline(cells: memoryview[int], ordinal: int) -> None:

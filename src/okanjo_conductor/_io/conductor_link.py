@@ -21,16 +21,19 @@ from okanjo_conductor._wire.messages import to_segments
 from okanjo_conductor.errors import ProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from okanjo_conductor._io.links import ConductorEnds
     from okanjo_conductor._io.loops import Loop
+    from okanjo_conductor._types import Ordinal
     from okanjo_conductor._wire.messages import AnyMessage
 
 _LONGEST_LINE = 1 << 20
 """Bytes without a line end after which a worker's output is passed on all the same."""
 _READS_AT_ONCE = 64
 """Reads of one descriptor per turn of the loop, so that one worker cannot starve the others."""
+_RECALL = 0.02
+"""Seconds until a recall is answered where there is no barrier: store buffers drain long before."""
 
 
 if TYPE_CHECKING:  # making protocols takes a while, in every new process
@@ -68,14 +71,18 @@ class ConductorLink:
         ends: ConductorEnds,
         loop: Loop,
         receiver: Receiver,
+        *,
+        keeps_outcomes: bool = False,
     ) -> None:
         self._worker_id = worker_id
         self._ends = ends
         self._loop = loop
         self._receiver = receiver
-        self._log = Reader(ends.cells)
+        self._log = Reader(ends.cells, keeps=keeps_outcomes)
         self._connection = Connection()
         self._is_open = True
+        self._is_closed = False
+        """Whether cells and outcome log are out of reach, too."""
         self._is_writing = False
         self._owes_bell = False
         """A message is on its way that the worker must not let wait."""
@@ -93,19 +100,71 @@ class ConductorLink:
         """What the worker must be told before anything else, if it has to be told things."""
         self._box_read = 0
         """How much of the black box was taken."""
-        self._stdout = LineForwarder(loop, ends.stdout, "stdout")
-        self._stderr = LineForwarder(loop, ends.stderr, "stderr")
-        loop.add_reader(ends.job_link, self._on_readable)
+        self._keeps_outcomes = keeps_outcomes
+        """Whether the worker may write over its outcomes only when it is told so."""
+        if keeps_outcomes:
+            ends.cells[cells.KEPT] = 1
+        self._stdout, self._stderr = (
+            None if descriptor is None else LineForwarder(loop, descriptor, name)
+            for descriptor, name in ((ends.stdout, "stdout"), (ends.stderr, "stderr"))
+        )
+        self._begin_reading()
 
     @property
     def cells(self) -> memoryview[int]:
         """The page in which the worker claims ordinals."""
         return self._ends.cells
 
+    def last_started(self) -> Ordinal | None:
+        """The ordinal that the worker has started last and not skipped, or None."""
+        return cells.last_started(self._ends.cells)
+
+    def last_skipped(self) -> tuple[Ordinal, Ordinal] | None:
+        """The last run of ordinals that it has skipped: if it is dead, it may not have said so."""
+        return cells.last_skipped(self._ends.cells)
+
+    def running(self) -> Ordinal | None:
+        """Whose code it is in, or None if it is in nobody's or does not say."""
+        return cells.running(self._ends.cells)
+
+    def recall(self, last: Ordinal, answer: Callable[[Ordinal], None]) -> None:
+        """Take back what the worker has not started; answer with the last one it may execute."""
+        page = self._ends.cells
+        cells.revoke(page, last)
+        barrier = cells.barrier_for(page)
+        if barrier is None:
+            self._loop.call_later(_RECALL, self._answer_recall, answer)
+        else:
+            barrier()
+            self._answer_recall(answer)
+
+    def _answer_recall(self, answer: Callable[[Ordinal], None]) -> None:
+        if not self._is_closed:
+            self.tick()  # what it has finished by now needs no thought
+            answer(cells.last_kept(self._ends.cells))
+
+    @property
+    def settled(self) -> int | None:
+        """Position in the outcome log before which everything was passed on.
+
+        None: that is hard to say, or nothing is kept there.
+        """
+        return self._log.position if self._keeps_outcomes and not self._stash[0] else None
+
+    def free(self, position: int) -> None:
+        """Let the worker write over outcomes before this position: they are kept elsewhere."""
+        if not self._is_closed:
+            self._log.free(position)
+
+    def note_kept(self) -> None:
+        """Let the worker go on after a large outcome: it is kept elsewhere."""
+        if not self._is_closed:
+            self._ends.cells[cells.KEPT] += 1
+
     @property
     def stderr(self) -> str:
         """The last lines that the worker wrote to its standard error."""
-        return self._stderr.last_lines
+        return "" if self._stderr is None else self._stderr.last_lines
 
     @property
     def box_size(self) -> int:
@@ -172,13 +231,18 @@ class ConductorLink:
                 pass
             self._read_records()
             self._apply(self._applied + len(self._stash[0]))
-        self._stdout.finish()
-        self._stderr.finish()
+        for output in (self._stdout, self._stderr):
+            if output is not None:
+                output.finish()
         self._stop_reading()
+        self._is_closed = True
         self._log.close()
         self._ends.close()
 
     # Reading
+
+    def _begin_reading(self) -> None:
+        self._loop.add_reader(self._ends.job_link, self._on_readable)
 
     def _on_readable(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""How a worker process ends."""
+"""How a worker ends, and its process."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 _PATIENCE = 10.0
 """Seconds that exit handlers may take. One that waits for a process that never ends would otherwise
 keep the run from ending."""
+
+
+class WorkerLeft(BaseException):
+    """A worker that has no process of its own ends. Not an `Exception`: no job may catch it."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 def leave_process(code: int) -> NoReturn:

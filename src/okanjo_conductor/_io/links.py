@@ -19,6 +19,11 @@ from okanjo_conductor._io import cells
 from okanjo_conductor._plain import Plain, values_of
 
 _SOCKET_BUFFER = 1 << 20
+NONE_LEFT = (
+    "its links could not be made: {}. Raise the limits on open files (ulimit -n) and on the size "
+    "of files (ulimit -f), or ask for fewer workers"
+)
+"""What to say where they cannot be made."""
 
 
 class WorkerEnds(Plain):
@@ -26,8 +31,8 @@ class WorkerEnds(Plain):
 
     job_link: int
     cells: int
-    stdout: int
-    stderr: int
+    stdout: int | None
+    stderr: int | None
     bell: int
     arrays: int | None
 
@@ -46,23 +51,28 @@ class ConductorEnds(Plain):
 
     job_link: socket.socket
     cells: memoryview[int]
-    stdout: int
-    stderr: int
+    stdout: int | None
+    stderr: int | None
     bell: int
 
     def close(self) -> None:
         """Close everything."""
         self.job_link.close()
         for descriptor in (self.stdout, self.stderr, self.bell):
-            os.close(descriptor)
+            if descriptor is not None:
+                os.close(descriptor)
         self.cells.release()
 
 
-def make(arrays: int | None = None) -> tuple[ConductorEnds, WorkerEnds]:
+def make(
+    arrays: int | None = None, *, has_output: bool = True, page_path: str | None = None
+) -> tuple[ConductorEnds, WorkerEnds]:
     """Make the links of one worker.
 
     Args:
         arrays: descriptor of what all workers read; the worker gets a copy of it.
+        has_output: whether the worker has a standard output and error of its own.
+        page_path: the file that cells and outcome log are kept in, if they are to outlive us.
 
     Raises:
         OSError: out of descriptors; nothing is left open.
@@ -72,8 +82,10 @@ def make(arrays: int | None = None) -> tuple[ConductorEnds, WorkerEnds]:
         # A socket closes itself: closed by its number, it would later close somebody else's.
         undo.callback(ours.close)
         undo.callback(theirs.close)
-        stdout, stderr, bell = _pipe(undo), _pipe(undo), _pipe(undo)
-        page = cells.make_page()
+        bell = _pipe(undo)
+        stdout = _pipe(undo) if has_output else (None, None)
+        stderr = _pipe(undo) if has_output else (None, None)
+        page = cells.make_page(page_path)
         undo.callback(os.close, page)
         if arrays is not None:
             arrays = os.dup(arrays)
@@ -81,7 +93,8 @@ def make(arrays: int | None = None) -> tuple[ConductorEnds, WorkerEnds]:
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
         for descriptor in (stdout[0], stderr[0], bell[1]):
-            os.set_blocking(descriptor, False)
+            if descriptor is not None:
+                os.set_blocking(descriptor, False)
         ours.setblocking(False)
         theirs.setblocking(True)  # socket.setdefaulttimeout() may have said otherwise
         view = cells.map_page(page)

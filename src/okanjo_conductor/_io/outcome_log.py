@@ -112,8 +112,13 @@ class Writer:
             self._wait()
 
     def abandon(self) -> None:
-        """Write no more: this is a process that a job has forked."""
+        """Write no more: this is a process that a job has forked, or the worker has ended."""
         self.edge = -1
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self.abandon()
+        self.ring.release()
 
     def _has_room(self, size: int) -> bool:
         if self.edge < 0:
@@ -132,14 +137,25 @@ class Writer:
 
 
 class Reader:
-    """The conductor's end."""
+    """The conductor's end.
 
-    __slots__ = ("_cells", "_ring", "_tail")
+    Args:
+        memory: what it shares with the worker.
+        keeps: whether records stay in the ring after they were read, until `free` lets go of them.
+    """
 
-    def __init__(self, memory: memoryview[int]) -> None:
+    __slots__ = ("_cells", "_keeps", "_ring", "_tail")
+
+    def __init__(self, memory: memoryview[int], *, keeps: bool = False) -> None:
         self._cells = memory
         self._ring = cells.ring_of(memory)
-        self._tail = 0
+        self._keeps = keeps
+        self._tail = memory[cells.TAIL]
+
+    @property
+    def position(self) -> int:
+        """Up to where records were read."""
+        return self._tail
 
     @property
     def has_news(self) -> bool:
@@ -162,8 +178,14 @@ class Reader:
             skipped = self._cells[cells.SKIPPED]
             rest = self._ring[begin : begin + skipped - tail]
             data = b"".join((rest, self._ring[: head - lap_end]))
-        self._tail = self._cells[cells.TAIL] = head
+        self._tail = head
+        if not self._keeps:
+            self.free(head)
         return data
+
+    def free(self, position: int) -> None:
+        """Let the worker write over what lies before this position."""
+        self._cells[cells.TAIL] = position
 
     def close(self) -> None:
         """Let go of the memory."""

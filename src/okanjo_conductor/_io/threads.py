@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+from okanjo_conductor._io.loops import call_soon
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from okanjo_conductor._io.loops import Loop
+
+    class Callers(Protocol):
+        """Who calls functions of the user's on behalf of the loop."""
+
+        def submit(
+            self, call: Callable[[], Any], then: Callable[[BaseException | None, Any], None]
+        ) -> None:
+            """Have a function called, and pass on what it raised or returned: in the loop."""
+
+        def close(self) -> None:
+            """Begin nothing more."""
 
 
 class Threads:
@@ -18,11 +33,13 @@ class Threads:
     Args:
         most: threads at once.
         name: theirs.
+        loop: where what comes of the calls is passed on.
     """
 
-    def __init__(self, most: int, name: str) -> None:
+    def __init__(self, most: int, name: str, loop: Loop) -> None:
         self._most = most
         self._name = name
+        self._loop = loop
         self._work: deque[tuple[Callable[[], Any], Callable[[BaseException | None, Any], None]]]
         self._work = deque()
         self._changed = threading.Condition()
@@ -33,7 +50,7 @@ class Threads:
     def submit(
         self, call: Callable[[], Any], then: Callable[[BaseException | None, Any], None]
     ) -> None:
-        """Have a thread call a function and pass on, there, what it raised or returned."""
+        """Have a thread call a function and pass on, in the loop, what it raised or returned."""
         with self._changed:
             self._work.append((call, then))
             if self._idle >= len(self._work) or self._count >= self._most:
@@ -66,4 +83,23 @@ class Threads:
                 value = call()
             except BaseException as raised:  # SystemExit too: it is the function's, not ours
                 error = raised
-            then(error, value)
+            call_soon(self._loop, then, error, value)
+
+
+class Directly:
+    """Calls functions at once, in the thread of the loop, where that waits for them anyway."""
+
+    def submit(
+        self, call: Callable[[], Any], then: Callable[[BaseException | None, Any], None]
+    ) -> None:
+        """Call a function and pass on what it raised or returned."""
+        error: BaseException | None = None
+        value = None
+        try:
+            value = call()
+        except (Exception, SystemExit) as raised:
+            error = raised
+        then(error, value)
+
+    def close(self) -> None:
+        """Do nothing: nothing is waiting."""

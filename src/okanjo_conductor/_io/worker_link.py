@@ -18,6 +18,8 @@ from okanjo_conductor._wire.messages import Bell, to_segments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from okanjo_conductor._wire.messages import AnyMessage
 
 _NO_ROOM = 0.0005
@@ -49,7 +51,12 @@ class WorkerLink:
         self._poll.register(self._socket, select.POLLIN)
         self._poll.register(self._wake_read, select.POLLIN)
         self.is_abandoned = False
-        """Whether this is not the worker, but a process that a job has forked."""
+        """Whether this is not the worker any more, or a process that a job has forked."""
+        self.on_abandoned: Callable[[], None] = lambda: None
+        """Called in such a process."""
+        self._users = 1
+        """Threads that need the descriptors."""
+        self._users_change = threading.Lock()
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when there is something to receive."""
@@ -142,14 +149,40 @@ class WorkerLink:
 
     def wake(self) -> None:
         """End a `wait` of another thread, or the next one."""
-        try:
-            os.write(self._wake_write, b"\0")
-        except BlockingIOError:
-            return  # it has been woken often enough
+        with self._users_change, suppress(BlockingIOError):  # it has been woken often enough
+            if self._users:
+                os.write(self._wake_write, b"\0")
 
     def cut(self, how: int) -> None:
         """Shut the job link, or half of it: for tests of what comes of that."""
         self._socket.shutdown(how)
+
+    def retire(self) -> None:
+        """Say no more: the worker has ended, but not its process."""
+        self.is_abandoned = True
+        self.log.abandon()
+        with suppress(OSError):
+            self.cut(socket.SHUT_RDWR)
+        self.wake()
+
+    def share(self) -> None:
+        """Take note of one more thread that needs the descriptors until it calls `close`."""
+        with self._users_change:
+            self._users += 1
+
+    def close(self) -> None:
+        """Let go of descriptors and memory, once nobody else needs them."""
+        with self._users_change:
+            self._users -= 1
+            if self._users:
+                return
+        self.is_abandoned = True
+        self._socket.close()
+        self.log.close()
+        self.cells.release()
+        for descriptor in (self._bell, self.black_box, self._wake_read, self._wake_write):
+            with suppress(OSError):  # a job may have closed it
+                os.close(descriptor)
 
     def abandon(self) -> None:
         """Close the links in a process that a job has forked: only the worker may speak."""
@@ -159,7 +192,9 @@ class WorkerLink:
         if self._has_bell():
             os.close(self._bell)
         self.log.abandon()
-        self._sending = threading.Lock()  # a thread that is not here may have held it
+        # A thread that is not here may have held them.
+        self._sending, self._users_change = threading.Lock(), threading.Lock()
+        self.on_abandoned()
 
     def _read(self, flags: int) -> list[AnyMessage]:
         count = self._socket.recv_into(self._connection.room(), 0, flags)

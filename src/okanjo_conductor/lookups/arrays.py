@@ -27,6 +27,11 @@ _maps: dict[int, mmap.mmap] = {}
 """This process's map of a descriptor."""
 
 
+def forget(descriptor: int) -> None:
+    """Let go of the map of a descriptor that is about to be closed: its number may be reused."""
+    _maps.pop(descriptor, None)
+
+
 class Layout(Frozen):
     """Where an array lies, and how it is read."""
 

@@ -26,8 +26,9 @@ from okanjo_conductor.lookups._kinds import Loading, Lookup, loading_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from okanjo_conductor._io.conductor_link import ConductorLink
     from okanjo_conductor._io.loops import Loop
+    from okanjo_conductor._io.threads import Callers
+    from okanjo_conductor.clusters._base import Link
     from okanjo_conductor.lookups.arrays import Arena
     from okanjo_conductor.lookups.loading import Flight, Loads, Waiter
 
@@ -96,15 +97,25 @@ class News:
 
 
 class Desk:
-    """Answers the workers of a run that ask about lookups."""
+    """Answers the workers of a run that ask about lookups.
+
+    Args:
+        make_threads: makes so many threads, of that name, for functions that make entries.
+    """
 
     def __init__(
-        self, owner: Owner, loop: Loop, links: dict[int, ConductorLink], arena: Arena | None
+        self,
+        owner: Owner,
+        loop: Loop,
+        links: dict[int, Link],
+        arena: Arena | None,
+        make_threads: Callable[[int, str], Callers],
     ) -> None:
         self._owner = owner
         self._loop = loop
         self._links = links
         self._arena = arena
+        self._make_threads = make_threads
         self._news: dict[int, News] = {}
         """By worker, of those that keep entries of any lookup."""
         self._keepers: dict[str, dict[int, News]] = {}
@@ -236,6 +247,7 @@ class Desk:
             loads = self._loads[name] = Loads(
                 loading,
                 self._loop,
+                self._make_threads(loading.threads, "okanjo-conductor-loading"),
                 self._flights,
                 tell_to_load=self._tell_to_load,
                 answer=lambda waiter, error: self._answer_waiter(name, waiter, error),

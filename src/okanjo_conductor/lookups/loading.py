@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from okanjo_conductor._io.loops import call_soon
-from okanjo_conductor._io.threads import Threads
 from okanjo_conductor._wire.functions import is_async
 
 if TYPE_CHECKING:
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from okanjo_conductor._io.loops import Loop
+    from okanjo_conductor._io.threads import Callers
     from okanjo_conductor.lookups._kinds import Loading
 
 
@@ -54,6 +53,7 @@ class Loads:
     """The flights of one lookup.
 
     Args:
+        threads: call the function, where it is a plain one.
         numbers: for flights; those of all lookups have different ones.
         tell_to_load: has a worker make the entries of these flights, for this request of its.
         answer: answers a request, as an error or with what there is now.
@@ -63,6 +63,7 @@ class Loads:
         self,
         loading: Loading,
         loop: Loop,
+        threads: Callers,
         numbers: Iterator[int],
         *,
         tell_to_load: Callable[[Waiter, list[Flight]], None],
@@ -75,7 +76,7 @@ class Loads:
         self._numbers = numbers
         self._by_key: dict[Any, Flight] = {}
         self._by_number: dict[int, Flight] = {}
-        self._threads = Threads(loading.threads, "okanjo-conductor-loading")
+        self._threads = threads
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def close(self) -> None:
@@ -137,7 +138,7 @@ class Loads:
         else:
             self._threads.submit(
                 lambda: function(flight.key),
-                lambda error, value: call_soon(self._loop, self._made, flight, error, value),
+                lambda error, value: self._made(flight, error, value),
             )
 
     def _made(self, flight: Flight, error: BaseException | None, value: Any) -> None:

@@ -3,6 +3,8 @@
     simulate             the whole system on a fake clock, driven by a seed
     FateWorker           a worker whose jobs name their fate
     meet_fate            the same as a function
+    check_cluster        the conformance suite for clusters, and
+    cluster_checks       the names of its checks
     kill_worker_at       kills a worker at a named moment of a real run
     fixtures             a pytest fixture that fails on leaked processes (imported by itself,
                          because it needs pytest)
@@ -10,6 +12,7 @@
 The package never imports it.
 """
 
+from okanjo_conductor.testing._clusters import ClusterCheckError, check_cluster, cluster_checks
 from okanjo_conductor.testing._kills import Kill, kill_worker_at
 from okanjo_conductor.testing._promises import BrokenPromiseError
 from okanjo_conductor.testing._simulation import SimulatedWorld, SimulationReport, simulate
@@ -22,6 +25,9 @@ __all__ = [
     "meet_fate",
     "kill_worker_at",
     "Kill",
+    "check_cluster",
+    "cluster_checks",
+    "ClusterCheckError",
     # the simulation
     "simulate",
     "SimulatedWorld",

@@ -117,6 +117,12 @@ class ForceBook:
         self._phase = Phase.NEW
         self.drain_seconds: float | None = None
         self.is_aborted = False
+        self.limits: list[float] = []
+        """Time limits that were set for jobs without one."""
+
+    def limits_of(self, job: Job) -> list[float]:
+        """Return the time limits that a job may have."""
+        return self.limits if job.timeout is None else [job.timeout]
 
     def note_phase(self, phase: Phase, now: float) -> None:
         """Take note of where the run stands."""
@@ -162,9 +168,9 @@ class ForceBook:
 
     def _require_late(self, force: Force, ordinal: int, now: float) -> None:
         require(ordinal in force.seen, "only who was seen is late", ordinal)
-        limit, since = force.handed[ordinal].timeout, force.seen[ordinal]
-        is_late = limit is not None and now >= since + limit - _ROUNDING
-        require(is_late, "time limits are kept", ordinal, since, limit, now)
+        limits, since = self.limits_of(force.handed[ordinal]), force.seen[ordinal]
+        is_late = any(now >= since + limit - _ROUNDING for limit in limits)
+        require(is_late, "time limits are kept", ordinal, since, limits, now)
         require(force.goes_on(ordinal), "a job that has ended is not ended", ordinal)
 
     def _unheeded(self, force: Force, now: float) -> int:
@@ -186,7 +192,8 @@ class ForceBook:
             require(job.id in cancelled, "nothing is cancelled but what was to be", command)
             require(ordinal in force.left_executing(), "it cannot be taken back", command)
         else:
-            require(command.limit == job.timeout, "a job is told its own limit", command)
+            is_known = command.limit in self.limits_of(job)
+            require(is_known, "a job is told its own limit, or one that was set", command)
             self._require_late(force, ordinal, now)
         cause = Cause.PREEMPTED if command.limit is None else Cause.TIMEOUT
         force.pleas[ordinal] = cause, now

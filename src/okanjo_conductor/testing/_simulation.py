@@ -186,6 +186,7 @@ class SimulatedWorld(World):
             chance.choice((1, 1, 1, 2, 3, 8)) if concurrency is None else concurrency
         )
         self._can_cancel = self._concurrency > 1 or self._one_in(8)
+        self._has_pasts = self._one_in(4)
         self._pauses = chance.choice(_MILLISECONDS)
         self._paces = chance.choice(_PACES)
         self._due: list[_Entry] = []
@@ -327,7 +328,19 @@ class SimulatedWorld(World):
         job = super().make_job()
         (self._fates[job.id],) = self.chance.choices(self._fate_names, self._fate_weights)
         job.timeout = self.chance.choice(self._timeouts)
+        if self._has_pasts:
+            self._draw_past(job)
         return job
+
+    def _draw_past(self, job: Job) -> None:
+        """Let a job have been executed before, within its budgets, or be a suspect of a journal."""
+        if self._one_in(4):
+            self._happens("job with a past")
+            causes = [cause for cause, most in self.budgets.items() for _ in range(min(most, 2))]
+            self.give_past(job, *causes)
+        if self._one_in(6):
+            self._happens("loner")
+            self.give_past(job, is_loner=True)
 
     def _send_jobs(self, worker: SimWorker, ordinals: range) -> None:
         self._post(self._process(worker.id), ordinals)
@@ -858,6 +871,11 @@ class SimulatedWorld(World):
         self.resize(self.chance.choice((1, 2, 3)))
         return True
 
+    def fault_limit(self) -> bool:
+        """The caller finds out how long jobs may take."""
+        self.set_limit(self.chance.choice((0.05, 1.0)))
+        return True
+
     def fault_pause(self) -> bool:
         """The receiver of outcomes falls behind for a while."""
         if self.is_paused:
@@ -952,6 +970,7 @@ FAULTS: dict[str, tuple[int, Callable[[SimulatedWorld], bool]]] = {
     "measured": (4, SimulatedWorld.fault_measured),
     "out of memory": (1, SimulatedWorld.fault_out_of_memory),
     "resize": (2, SimulatedWorld.fault_resize),
+    "limit": (1, SimulatedWorld.fault_limit),
     "pause": (2, SimulatedWorld.fault_pause),
     "refill": (2, SimulatedWorld.fault_refill),
     "broken source": (1, SimulatedWorld.fault_broken_source),

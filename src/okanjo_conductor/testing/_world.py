@@ -28,7 +28,16 @@ from okanjo_conductor._core.jobs import Job, Jobs
 from okanjo_conductor._core.policy import MIN_SAMPLE, Policy
 from okanjo_conductor._core.state import ConductorState, Phase
 from okanjo_conductor._io import cells
-from okanjo_conductor._types import Cause, JobId, JobState, Ordinal, Recycle, Retry, WorkerId
+from okanjo_conductor._types import (
+    Attempt,
+    Cause,
+    JobId,
+    JobState,
+    Ordinal,
+    Recycle,
+    Retry,
+    WorkerId,
+)
 from okanjo_conductor.errors import (
     IllegalEventError,
     JobCancelledError,
@@ -266,7 +275,9 @@ class World:
         limits: further fields of `Policy`.
     """
 
-    def __init__(self, *, slots: int = 2, retry: Retry | None = None, **limits: Any) -> None:
+    def __init__(  # noqa: PLR0915 - a world has many books
+        self, *, slots: int = 2, retry: Retry | None = None, **limits: Any
+    ) -> None:
         self.retry = retry or Retry()
         self.slots = slots
         self.policy = policy = Policy(
@@ -311,7 +322,11 @@ class World:
         self.charges: dict[JobId, list[Cause]] = {}
         """The bad ends of every job, by the books of the world."""
         self.suspects: set[JobId] = set()
-        """Jobs that are to be executed alone."""
+        """Jobs that are to be executed by a worker that has nothing else."""
+        self.loners: set[JobId] = set()
+        """Jobs that are to be executed while nothing else is."""
+        self.pasts: dict[JobId, tuple[Attempt, ...]] = {}
+        """Bad ends in earlier runs."""
         self.heard_charges: dict[JobId, list[Cause]] = {}
         """The same, by the records of the core."""
         self.finals: dict[JobId, rec.JobsDone | rec.JobFailed] = {}
@@ -412,6 +427,7 @@ class World:
             "queue": [job.id for job in islice(ledger.waiting(), ledger.queued)],
             "delayed": [job_id for _, job_id, _ in ledger._delayed],
             "aside": [job.id for job in ledger._aside],
+            "alone": [job.id for job in ledger._alone],
             **held,
         }
 
@@ -458,6 +474,7 @@ class World:
         require(job.id not in self.finals, "a job has one outcome", job)
         self.finals[job.id], self.states[job.id] = record, state
         self.suspects.discard(job.id)
+        self.loners.discard(job.id)
         ours, heard = self.charges.get(job.id, []), self.heard_charges.get(job.id, [])
         require(causes == ours, "only who was executing is charged", job, causes, ours)
         require(causes == heard, "the history is what was heard", job, causes, heard)
@@ -552,6 +569,12 @@ class World:
         jobs += [job for o, job in worker.handed.items() if worker.force.goes_on(o)]
         is_alone = len(jobs) == 1 or self.suspects.isdisjoint(job.id for job in jobs)
         require(is_alone, "suspects are executed alone", command, jobs)
+        if self.loners:
+            jobs = list(command.jobs)
+            for other in self.workers.values():
+                jobs += [job for o, job in other.handed.items() if other.force.goes_on(o)]
+            is_alone = len(jobs) == 1 or self.loners.isdisjoint(job.id for job in jobs)
+            require(is_alone, "beside loners nothing is executed", command, jobs)
 
     def _send_jobs(self, worker: SimWorker, ordinals: range) -> None:
         worker.todo.extend(ordinals)
@@ -580,8 +603,9 @@ class World:
     def _interrupt_job(self, command: do.InterruptJob) -> None:
         worker = self._live(command.worker_id)
         self.force.interrupt(worker.force, command, self.now)
-        limit = worker.handed[command.ordinal].timeout
-        require(command.limit == limit, "a job is told its own limit", command)
+        limits = self.force.limits_of(worker.handed[command.ordinal])
+        is_known = command.limit in limits
+        require(is_known, "a job is told its own limit, or one that was set", command)
 
     def _cancel_job(self, command: do.CancelJob) -> None:
         worker = self._live(command.worker_id)
@@ -667,10 +691,35 @@ class World:
         commands: list[do.Command] = []
         for job in jobs[:refused]:
             commands += self.refuse_job(job)
-        return commands + self.send(ev.JobsAccepted(jobs=Jobs.of(jobs[refused:])))
+        return commands + self.send(self.acceptance(jobs[refused:]))
+
+    def acceptance(self, jobs: list[Job], *, is_answer: bool = True) -> ev.JobsAccepted:
+        """Accept jobs with their pasts."""
+        numbers = [job.id for job in jobs]
+        return ev.JobsAccepted(
+            jobs=Jobs.of(jobs),
+            is_answer=is_answer,
+            histories={number: self.pasts[number] for number in numbers if number in self.pasts},
+            loners=frozenset(self.loners.intersection(numbers)),
+        )
+
+    def give_past(self, job: Job, *causes: Cause, is_loner: bool = False) -> None:
+        """Let a job have been executed in earlier runs."""
+        attempts = [
+            Attempt(number, cause, FaultyJobError("before"), WorkerId(99), None)
+            for number, cause in enumerate(causes, 1)
+        ]
+        if attempts:
+            self.pasts[job.id] = tuple(attempts)
+            self.charges[job.id] = [*causes]
+            self.heard_charges[job.id] = [*causes]
+        if is_loner:
+            self.loners.add(job.id)
 
     def refuse_job(self, job: Job) -> list[do.Command]:
-        """Say that a job cannot travel."""
+        """Say that a job cannot travel; its past is of no matter then."""
+        for book in (self.charges, self.heard_charges, self.pasts):
+            book.pop(job.id, None)
         return self.send(ev.JobRefused(job=job, error=FaultyJobError("unpicklable")))
 
     def break_source(self) -> list[do.Command]:
@@ -689,7 +738,7 @@ class World:
     def add_by_hand(self, jobs: int) -> None:
         """Add jobs past the source; `send` hands them over."""
         made = [self.make_job() for _ in range(jobs)]
-        self._events.append(ev.JobsAccepted(jobs=Jobs.of(made), is_answer=False))
+        self._events.append(self.acceptance(made, is_answer=False))
 
     def pause(self) -> list[do.Command]:
         """Let the consumer fall behind."""
@@ -710,6 +759,11 @@ class World:
         if self.phase < Phase.ENDING:
             self.force.drain_seconds = seconds
         return self.send(ev.DrainRequested(seconds=seconds))
+
+    def set_limit(self, seconds: float) -> list[do.Command]:
+        """Have jobs without a time limit of their own keep this one."""
+        self.force.limits.append(seconds)
+        return self.send(ev.LimitSet(seconds=seconds))
 
     def resize(self, slots: int) -> list[do.Command]:
         """Want so many workers; slots that were empty and come back have no history."""
@@ -976,12 +1030,18 @@ class World:
         """No job waits beside an idle worker or an empty slot, here or behind another job."""
         if self.phase is not Phase.RUNNING:
             return
-        fleet = self.state._fleet
+        fleet, ledger = self.state._fleet, self.state._ledger
+        held = {job.id for worker_id in ledger._held for job in ledger.held(worker_id).values()}
+        if not self.loners.isdisjoint(held):
+            return  # all others wait for it
         takers = fleet.takers()
         idle = [w for w in takers if not (w.is_recalled or self._held(w) or self._is_worn(w))]
         if idle:
-            waiting = self.state._ledger.queued + self.state._ledger.aside
+            waiting = ledger.queued + ledger.aside
             require(not waiting, "no job waits beside an idle worker", self.state)
+            is_quiet = not held and self.asked is None
+            is_served = not (is_quiet and ledger.alone and self.state.is_dry)
+            require(is_served, "a loner waits for others only", self.state)
             self._check_recall()
         elif not fleet.starting() and all(self._held(w) or self._is_worn(w) for w in takers):
             self._check_starts()

@@ -133,10 +133,11 @@ def _leave(code: str) -> None:
 
 
 def _crash(text: str) -> None:
-    if _runtime._started is None:
+    runtime = _runtime.running()
+    if runtime is None:
         _raise(text)
     else:
-        _runtime._started.die(text)
+        runtime.die(text)
 
 
 def _segfault(_: str) -> None:

@@ -1,0 +1,126 @@
+"""Writing rows of a journal as JSON lines, CSV or Parquet.
+
+In tables, a value that is a dict has a column for each of its fields; any other is the column
+``value``. The columns are those of the first row.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from contextlib import contextmanager
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+from okanjo_conductor.cli._errors import UsageError
+from okanjo_conductor.cli._writing import Output, as_json, encoded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+
+_ROWS_AT_ONCE = 10_000
+
+
+def write_table(rows: Iterable[dict[str, Any]], form: str, path: str | None) -> None:
+    """Write rows to a file, which appears when it is whole, or to standard output.
+
+    Args:
+        form: ``"jsonl"``, ``"csv"`` or ``"parquet"``.
+
+    Raises:
+        UsageError: the file cannot be written, or the rows make no table.
+    """
+    if form == "parquet":
+        assert path is not None  # noqa: S101 - the caller has looked
+        with _whole_file(path) as beside:
+            _write_parquet(_flat(rows), beside)
+        return
+    lines = _csv_lines(_flat(rows)) if form == "csv" else (as_json(row) + "\n" for row in rows)
+    if path is None:
+        _write_lines(lines, Output(1).write)
+        return
+    with _whole_file(path) as beside, open(beside, "wb") as file:
+        _write_lines(lines, file.write)
+
+
+def _write_lines(lines: Iterable[str], write: Callable[[bytes], Any]) -> None:
+    for line in lines:
+        write(encoded(line))
+
+
+@contextmanager
+def _whole_file(path: str) -> Generator[str]:
+    """Give a name beside, and rename that file when it is written to its end."""
+    beside = f"{path}.{os.getpid()}.part"
+    try:
+        yield beside
+        os.replace(beside, path)
+    except OSError as error:
+        raise UsageError(f"--out {path}: {error.strerror or error}") from error
+    finally:
+        if os.path.exists(beside):
+            os.remove(beside)
+
+
+def _flat(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        value = row.get("value")
+        fields = {} if not isinstance(value, dict) else {str(name): v for name, v in value.items()}
+        if not isinstance(value, dict) or "key" in fields:
+            yield row
+        else:
+            yield {name: v for name, v in row.items() if name != "value"} | fields
+
+
+def _csv_lines(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
+    columns: list[str] = []
+    for row in rows:
+        if not columns:
+            columns = list(row)
+            yield _csv_line(columns)
+        _require_columns(row, columns)
+        yield _csv_line([_cell(row.get(name)) for name in columns])
+
+
+def _require_columns(row: dict[str, Any], columns: list[str]) -> None:
+    new = [name for name in row if name not in columns]
+    if new:
+        message = (
+            f"job {row.get('key')!r} has {', '.join(map(repr, new))}, which the first one has not: "
+            "no table; --format jsonl takes rows of any kind"
+        )
+        raise UsageError(message)
+
+
+def _csv_line(cells: list[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else as_json(value)
+
+
+def _write_parquet(rows: Iterator[dict[str, Any]], path: str) -> None:
+    try:
+        import pyarrow as pa  # an extra
+        from pyarrow import parquet
+    except ImportError:
+        message = "Parquet files need pyarrow: pip install 'okanjo-conductor[parquet]'"
+        raise UsageError(message) from None
+    first = list(islice(rows, _ROWS_AT_ONCE))
+    try:
+        schema = pa.Table.from_pylist(first).schema
+        columns = schema.names
+        with parquet.ParquetWriter(path, schema) as file:
+            for some in chain([first], iter(lambda: list(islice(rows, _ROWS_AT_ONCE)), [])):
+                for row in some:
+                    _require_columns(row, columns)
+                file.write_table(pa.Table.from_pylist(some, schema=schema))
+    except pa.ArrowException as error:
+        message = f"these values make no Parquet table: {error}; --format jsonl takes any"
+        raise UsageError(message) from error

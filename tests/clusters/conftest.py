@@ -1,0 +1,7 @@
+"""Nothing is left behind, here either."""
+
+from __future__ import annotations
+
+from guards import no_leaks, nothing_is_left, own_loop
+
+__all__ = ["no_leaks", "nothing_is_left", "own_loop"]
