@@ -307,7 +307,7 @@ class Run:
             phase=state.phase.name.lower(),
             sights=state.survey({i: link.last_started() for i, link in links.items()}),
             empty=state.empty_slots,
-            unfinished=state.unfinished,
+            accepted=state.accepted,
             unread=self.intake.unread(length),
             pids=self._vitals.pids,
             books=self._report,
