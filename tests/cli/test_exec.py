@@ -323,17 +323,20 @@ def test_a_limit_that_follows_the_median_holds_for_what_is_being_executed(conduc
 
 
 def test_halting_soon_finishes_what_is_being_executed(conductor, tmp_path):
-    os.mkfifo(tmp_path / "gate")
-    script = "case $0 in long) cat gate; echo long;; bad) echo > gate; exit 1;; esac"
-    words = shlex.join(conductor.argv("exec", "-j2", "--halt", "soon,fail=1", "sh", "-c", script))
-    endless = f"(echo long; echo bad; yes no) | {words}; echo ${{PIPESTATUS[1]}}"
-    done = subprocess.run(
-        ["bash", "-c", endless],
-        cwd=tmp_path, env=conductor.env, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    for name in ("begun", "gate"):
+        os.mkfifo(tmp_path / name)
+    script = "case $0 in long) echo > begun; cat gate; echo long;; bad) cat begun; exit 1;; esac"
+    process = conductor.start("exec", "-j2", "--halt", "soon,fail=1", "sh", "-c", script)
+    process.stdin.write("long\nbad\n")
+    process.stdin.flush()
+    assert "job 2 exited with code 1" in process.stderr.readline()
+    with (tmp_path / "gate").open("w"):  # standard input stays open: only the rule ends the run
+        pass
+    out, said = process.stdout.read(), process.stderr.read()
+    process.communicate(timeout=DEADLINE)
 
-    assert done.stdout.split() == ["long", "3"]
-    assert "stopped early: " in done.stderr
+    assert (process.returncode, out.split()) == (3, ["long"])
+    assert "stopped early: " in said
 
 
 def test_halting_now_ends_what_is_being_executed(conductor, tmp_path):
@@ -395,7 +398,7 @@ def test_the_first_signal_finishes_the_jobs_at_hand(conductor, tmp_path, number,
     out, said = process.communicate(timeout=DEADLINE)
 
     assert (process.returncode, out) == (code, "a\n")
-    assert "1 jobs not started" in said
+    assert "1 job not started" in said
 
 
 def test_the_second_signal_ends_the_jobs_at_hand(conductor, tmp_path):
@@ -535,7 +538,7 @@ def test_the_report_as_json(conductor):
     report = json.loads((conductor.folder / "report.json").read_text())
 
     assert done.returncode == 1
-    assert report["counts"] == {"done": 0, "failed": 2, "quarantined": 0, "cancelled": 0}
+    assert report["states"] == {"done": 0, "failed": 2, "quarantined": 0, "cancelled": 0}
     assert json.loads(done.stderr.splitlines()[-1]) == report
 
 
@@ -549,5 +552,5 @@ def test_a_verbose_run_tells_of_its_workers(conductor):
     done = conductor("exec", "-v", "-j1", "true", ":::", "1")
 
     assert done.returncode == 0
-    assert "1 jobs: 1 done" in done.stderr
+    assert "1 job: 1 done" in done.stderr
     assert "worker 1 has started" in done.stderr
