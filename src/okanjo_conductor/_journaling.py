@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from okanjo_conductor._core.records import Record
-    from okanjo_conductor._io.conductor_link import ConductorLink
     from okanjo_conductor._io.loops import Loop
     from okanjo_conductor._types import Attempt, Key, Report
     from okanjo_conductor._wire.messages import LargeJob
+    from okanjo_conductor.clusters._base import Link
     from okanjo_conductor.errors import ConductorError
     from okanjo_conductor.journal._store import Standing, Store
 
@@ -86,7 +86,7 @@ class Journaling:
         self,
         plan: JournalPlan,
         loop: Loop,
-        links: dict[int, ConductorLink],
+        links: dict[int, Link],
         *,
         oldest_held: Callable[[WorkerId], int | None],
         skip: Callable[[int], None],

@@ -117,12 +117,19 @@ class Run:
         self._pauses: set[str] = set()
         """Who is behind: the consumer, or the journal."""
         self._arena = arrays.place(owner.lookups)
-        memory = None if self._arena is None else self._arena.descriptor
-        self._crew = crew = launch.open(loop, self, memory)
+        self._crew = crew = launch.open(
+            loop, self, None if self._arena is None else self._arena.descriptor
+        )
         make_threads = partial(crew.make_threads, loop=loop)
         self.lookups = Desk(owner, loop, self._links, self._arena, make_threads)
-        handlers = make_threads(1, "okanjo-conductor-handlers")
-        self.posts = Posts(owner, loop, self._links, handlers, sticky, self.intake.go_on)
+        self.posts = Posts(
+            owner,
+            loop,
+            self._links,
+            make_threads(1, "okanjo-conductor-handlers"),
+            sticky,
+            self.intake.go_on,
+        )
         self.intake.is_expecting = self._may_bring_jobs
         self._added: dict[JobId, int] = {}
         """By unfinished job, how many jobs it has added: once, however often it is executed."""
@@ -147,7 +154,7 @@ class Run:
         self._timer_at: float | None = None
         self._tick_timer: Timer | None = None
         self._is_over = False
-        self._error: Exception | None = None
+        self._verdict: do.EndRun | None = None
         """What the core ended the run with."""
         self.is_closed = False
         """Whether nothing of the run is left but its report."""
@@ -156,9 +163,6 @@ class Run:
         self._made: Report | None = None
         self._broken: BaseException | None = None
         """What a handler of the user's raised that must end the run."""
-        self._stopped = ""
-        """Why the run ended before its jobs did."""
-        self._is_over_budget = False
         self.last_stats: dict[str, Any] = {}
 
     def _make_journaling(self, plan: JournalPlan) -> Journaling:
@@ -197,27 +201,27 @@ class Run:
                 self.post(stop)
         except Exception as error:
             self._broken = error
-            self._finish(None)
+            self._finish()
 
     def result(self) -> Report:
         """Return the report, or raise what ended the run."""
         report = self._made
         if self._broken is not None:
             raise self._broken
-        if self._error is not None:
-            raise self._error
+        verdict = self._verdict
+        if verdict is not None and verdict.error is not None:
+            raise verdict.error
         if (error := self.intake.error) is not None:
             message = f"the source of jobs raised {type(error).__name__}: {error}"
             raise IntakeError(message) from error
         assert report is not None  # noqa: S101 - the run is closed
-        if self._is_over_budget:
+        if verdict is not None and verdict.is_over_budget:
             raise TooManyFailuresError(report)
         return report
 
-    def _finish(self, error: Exception | None) -> None:
+    def _finish(self) -> None:
         if not self._is_over:
             self._is_over = True
-            self._error = error
             self._loop.call_soon(self._close)
 
     def _close(self) -> None:
@@ -240,7 +244,7 @@ class Run:
         self._made = report = self._report.build(
             now - self._began, unstarted, self.last_stats, payloads=self.intake.payloads, now=now
         )
-        report.stopped = self._stopped
+        report.stopped = "" if self._verdict is None else self._verdict.stopped
         if self._journal is not None:
             self._journal.conclude(report, is_broken=self._broken is not None)
         self._owner._note_report(report)
@@ -342,7 +346,7 @@ class Run:
     def give_up(self) -> None:
         """End the run at once: the core or the shell itself has failed, or nobody will wait."""
         self.kill_workers()
-        self._finish(None)
+        self._finish()
         self.posts.abandon()
 
     def _set_timer(self) -> None:
@@ -533,8 +537,8 @@ class Run:
 
     def _end_run(self, command: do.EndRun) -> None:
         self.intake.stop()
-        self._stopped, self._is_over_budget = command.stopped, command.is_over_budget
-        self._finish(command.error)
+        self._verdict = command
+        self._finish()
 
     # What workers say (Receiver, Watcher)
 

@@ -455,7 +455,7 @@ def test_the_first_signal_drains(number, raised, tmp_path):
     _, rest = process.communicate(timeout=60)
     assert f"{number}: finishing the jobs in execution" in line
     assert raised in rest
-    assert "1 jobs: 1 done" in rest
+    assert "1 job: 1 done" in rest
     assert "5 jobs not started" in rest
     assert f"stopped early: {number} received" in rest
 

@@ -7,7 +7,7 @@ import pytest
 from faults import jobs
 from faults.harness import Watched
 from okanjo_conductor import Cause
-from okanjo_conductor.clusters import local
+from okanjo_conductor.clusters import _processes
 from okanjo_conductor.errors import WorkerStartError
 
 MODULES = {
@@ -139,7 +139,7 @@ def test_a_template_that_does_not_fork_is_replaced(tmp_path):
 
 
 def test_a_template_that_does_not_tell_of_a_death_is_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "_REPORT_PATIENCE", 0.1)
+    monkeypatch.setattr(_processes, "_REPORT_PATIENCE", 0.1)
     job = ("stop_template_and_die", str(tmp_path / "stopped"))
 
     run = Watched(jobs.perform, [job, ("double", 2)], worker_limit=1).run()

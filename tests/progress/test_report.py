@@ -56,7 +56,7 @@ def test_jobs_are_counted_by_state_and_cause_and_attempts_by_cause():
     builder.add(failed(2))
     builder.add(failed(3, cause=Cause.TIMEOUT))
     attempt = Attempt(1, Cause.CRASH, ValueError(), 1, None)
-    builder.add(JobRetried(job=Job(4, 4, None, None), attempt=attempt))
+    builder.add(JobRetried(job=Job(4, 4, None, None), attempt=attempt, ordinal=None))
     report = built(builder)
     assert (report.done, report.failed, report.retries) == (2, 2, 1)
     assert report.causes == {Cause.ERROR: 1, Cause.TIMEOUT: 1}
@@ -254,7 +254,7 @@ def test_times_that_overlap_are_printed_in_seconds():
 # As data
 
 NAMES = {
-    "format", "jobs", "states", "causes", "skipped", "unstarted", "stopped", "seconds",
+    "format", "jobs", "states", "causes", "skipped", "recovered", "unstarted", "stopped", "seconds",
     "jobs_per_second", "retries", "retried", "time", "failures", "failures_not_shown", "slowest",
     "biggest_payloads", "biggest_values", "workers", "stats", "lookups",
 }  # fmt: skip
