@@ -270,6 +270,15 @@ def test_further_attempts(conductor):
     assert (done.stdout, done.returncode) == ("", 1)
 
 
+def test_a_command_whose_worker_is_killed_is_run_again(conductor):
+    script = 'test -e once || { touch once; kill -KILL $PPID; sleep 1000; }; echo "$0"'
+    done = conductor("exec", "-v", "sh", "-c", script, ":::", "ok")
+
+    assert (done.returncode, done.stdout) == (0, "ok\n")
+    assert "1 lost" in done.stderr
+    assert not processes_of_this_test()
+
+
 def test_commands_do_not_ignore_signals(conductor):
     lines = conductor.out("exec", "sh", "-c", "trap", ":::", "1")
     status = Path("/proc/self/status")
