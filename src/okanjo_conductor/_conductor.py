@@ -853,7 +853,9 @@ class Conductor(EventEmitter):
 
     def _limited(self, worker_limit: int | None) -> int:
         """Count the workers there may be, in this cluster."""
-        limit, most = checked_limit(worker_limit), self._cluster.capabilities.most_slots
+        cluster = self._cluster
+        limit = checked_limit(cluster.slots if worker_limit is None else worker_limit)
+        most = cluster.capabilities.most_slots
         return limit if most is None else min(limit, most)
 
     def _asked(self) -> dict[str, Any]:

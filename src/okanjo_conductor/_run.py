@@ -141,6 +141,7 @@ class Run:
             self._links,
             policy,
             post=self.post,
+            measure=crew.measure,
             dump_stack=crew.dump_stack,
             emit=owner._emit,
         )

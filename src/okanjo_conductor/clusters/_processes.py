@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from okanjo_conductor._io.bootstrap import Start
+    from okanjo_conductor._io.conductor_link import Output
     from okanjo_conductor._io.launching import EarlyTemplate
     from okanjo_conductor._io.links import WorkerEnds
     from okanjo_conductor._io.loops import Loop, Timer
@@ -53,6 +54,7 @@ class ProcessCrew(Crew):
         spawns: whether each worker is a fresh process.
         arrays: descriptor of what all workers read, if there is such a thing.
         early: a template that was launched already.
+        outputs: makes what a worker's output goes to; None: the streams of this process.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class ProcessCrew(Crew):
         spawns: bool,
         arrays: int | None,
         early: EarlyTemplate | None,
+        outputs: Callable[[int], tuple[Output, Output]] | None = None,
     ) -> None:
         self._loop = loop
         self._watcher = watcher
@@ -72,6 +75,7 @@ class ProcessCrew(Crew):
         self._program = program
         self._spawns = spawns
         self._arrays = arrays
+        self._outputs = outputs
         self._switch = DeadMansSwitch() if early is None else early.switch
         self._processes: set[_Process] = set()
         self._homes: dict[int, _Process] = {}
@@ -95,10 +99,12 @@ class ProcessCrew(Crew):
             ours.close()
             theirs.close()
             raise OSError(_NO_PROCESS.format(error)) from error
+        worker_id = order.worker_id
+        outputs = None if self._outputs is None else self._outputs(worker_id)
         link = ConductorLink(
-            order.worker_id, ours, self._loop, self._watcher, keeps_outcomes=page is not None
+            worker_id, ours, self._loop, self._watcher, outputs, keeps_outcomes=page is not None
         )
-        self._links[order.worker_id] = link
+        self._links[worker_id] = link
         cpus = self._cluster.cpus_of(self._program, order.slot)
         self._assign(order._replace(cpus=cpus), theirs, process)
         return link
