@@ -29,6 +29,7 @@ from okanjo_conductor._options import (
     check_policy,
     checked_concurrency,
     checked_env,
+    checked_key,
     checked_limit,
     checked_lookups,
     checked_progress,
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._wire.codec import Encoded
     from okanjo_conductor.clusters._base import Cluster
     from okanjo_conductor.journal import JournalEntry
+    from okanjo_conductor.sinks import Feed
 
 _STUCK_AFTER = 300.0
 """Seconds, by default."""
@@ -98,8 +100,10 @@ class Conductor(EventEmitter):
             `LocalCluster`. Options that a cluster cannot honour are refused.
         start_method: ``"fork"`` from a clean template process, or ``"spawn"`` each worker afresh;
             default: from a template where that is possible.
-        job_key: what identifies a job, as a function of it; default: the ``key`` of `jobs_queue`
-            where that has one (see `okanjo_conductor.sources`), else the job's number, from 0.
+        job_key: what identifies a job: a function of it, or the name of an item or attribute;
+            default: the ``key`` of `jobs_queue` where that has one (see
+            `okanjo_conductor.sources`); else, with a journal, the job itself or a stable hash of
+            it, and without one its number, from 0.
         retry: how often a job may be executed again after a bad end.
         job_timeout: seconds that an attempt may take, or a function of the job that gives them or
             None; the clock starts when the job does. Then the worker's stack is taken and the
@@ -164,7 +168,7 @@ class Conductor(EventEmitter):
         concurrency: int | None = None,
         cluster: str | Cluster = "processes",
         start_method: str | None = None,
-        job_key: Callable[[Any], Key] | None = None,
+        job_key: Callable[[Any], Key] | str | None = None,
         retry: Retry | None = None,
         job_timeout: float | Callable[[Any], float | None] | None = None,
         timeout_grace: float = 1.0,
@@ -190,7 +194,8 @@ class Conductor(EventEmitter):
         self._worker = worker
         travels = self._cluster.capabilities.is_isolated
         self._target = find_target(worker, worker_type, travels=travels)
-        self._program = worker, dict(worker_options or {}), job_key
+        self._job_key = checked_key(job_key)
+        self._program = worker, dict(worker_options or {}), self._job_key
         """What the outcomes depend on."""
         self._worker_type = worker_type
         self._worker_limit = self._limited(worker_limit)
@@ -202,7 +207,6 @@ class Conductor(EventEmitter):
         self._concurrency = checked_concurrency(concurrency, worker)
         check_choices(start_method, buffer)
         self._start_method = start_method
-        self._job_key = job_key
         self._job_timeout = checked_timeout(job_timeout)
         self._policy = Policy(
             retry=retry or Retry(),
@@ -803,12 +807,14 @@ class Conductor(EventEmitter):
             self._worker, boot, self._environment(), self._start_method, self._worker_limit
         )
         launch = self._cluster.launch(program)  # a template boots while this process loads the rest
-        plan = None
+        plan = feed = None
         try:
             from okanjo_conductor._run import Run
 
             if self._keeping.path is not None:
                 plan = self._open_journal()
+            elif self._keeping.sink is not None:
+                feed = self._open_feed()
             return Run(
                 self,
                 loop,
@@ -825,12 +831,20 @@ class Conductor(EventEmitter):
                 buffer_limit=self._buffer_limit,
                 sticky=self._sticky,
                 journal=plan,
+                feed=feed,
             )
         except BaseException:
             launch.abandon()
             if plan is not None:
                 plan.store.close()
+            if feed is not None:
+                feed.close()
             raise
+
+    def _open_feed(self) -> Feed:
+        from okanjo_conductor.sinks import Feed, as_sinks  # only for those who have sinks
+
+        return Feed(as_sinks(self._keeping.sink))
 
     def _open_journal(self) -> JournalPlan:
         from okanjo_conductor import _resuming as resuming  # only for those who have a journal

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -16,18 +18,31 @@ NAMES = ("CUDA_VISIBLE_DEVICES", "MY_DEVICE", "MINE", "OMP_NUM_THREADS", "MKL_NU
 
 
 class Looks(ConductorWorker):
-    """Tells where it is; crashes where it is told to."""
+    """Tells where it is; crashes where it is told to; waits for others at a path."""
 
     def process_job(self, job):
         if job == "crash" and self.job.attempt == 1:
             self.crash()
+        if isinstance(job, str) and job != "crash":
+            self.meet(Path(job))
         cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         return self.slot, os.getpid(), cpus, {name: os.environ.get(name) for name in NAMES}
+
+    def meet(self, here):
+        """Wait until somebody is at each place of this run."""
+        here.touch()
+        count = int(os.environ["MEETING"])
+        while len(list(here.parent.iterdir())) < count:
+            time.sleep(0.002)
+
+
+CRASHING = [0, "crash", *range(40)]
 
 
 def look(cluster, jobs=range(60), **options):
     """Run; return what each worker has told: slot, CPUs and environment, by process."""
     options = {"worker_limit": 2, "retry": Retry(crashes=1), "logging": False, **options}
+    options["worker_env"] = {"MEETING": str(options["worker_limit"])}
     conductor = Conductor(Looks, jobs_queue=jobs, cluster=cluster, **options)
     conductor.on("error", lambda _: None)
     told = [outcome.result() for outcome in conductor.outcomes()]
@@ -35,11 +50,18 @@ def look(cluster, jobs=range(60), **options):
 
 
 def test_a_slot_keeps_its_device_when_its_worker_is_replaced():
-    told = look(LocalCluster(devices=["gpu-a", "gpu-b"]), ["crash", *range(40)])
+    told = look(LocalCluster(devices=["gpu-a", "gpu-b"]), CRASHING, worker_limit=1)
 
-    assert len(told) > 1
+    assert len(told) == 2
+    assert {(slot, env["CUDA_VISIBLE_DEVICES"]) for slot, _, env in told.values()} == {(0, "gpu-a")}
+
+
+def test_each_slot_has_its_own_device(tmp_path):
+    jobs = [str(tmp_path / name) for name in "abc"]
+    told = look(LocalCluster(devices=["gpu-a", "gpu-b"]), jobs, worker_limit=3)
+
     places = {(slot, env["CUDA_VISIBLE_DEVICES"]) for slot, _, env in told.values()}
-    assert places <= {(0, "gpu-a"), (1, "gpu-b")}
+    assert places == {(0, "gpu-a"), (1, "gpu-b"), (2, "gpu-a")}
 
 
 def test_the_device_is_named_in_the_variable_that_was_asked_for():
@@ -55,17 +77,23 @@ needs_affinity = pytest.mark.skipif(
 
 @needs_affinity
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
-def test_a_slot_keeps_its_cores(start_method):
+def test_a_slot_keeps_its_cores_when_its_worker_is_replaced(start_method):
+    cpu = max(os.sched_getaffinity(0))
+    cluster = LocalCluster(cpu_ids=[cpu])
+    told = look(cluster, CRASHING, worker_limit=1, start_method=start_method)
+
+    assert len(told) == 2
+    assert [found for _, found, _ in told.values()] == [[cpu]] * 2
+
+
+@needs_affinity
+def test_each_slot_has_its_own_cores(tmp_path):
     cpus = sorted(os.sched_getaffinity(0))
-    told = look(
-        LocalCluster(cpu_ids=cpus),
-        ["crash", *range(40)],
-        start_method=start_method,
-    )
-    half = len(cpus) // 2 or 1
-    expected = {0: cpus[:half], 1: cpus[half:] or cpus}
-    assert len(told) > 1
-    assert all(found == expected[slot] for slot, found, _ in told.values())
+    told = look(LocalCluster(cpu_ids=cpus), [str(tmp_path / name) for name in "ab"])
+
+    half = len(cpus) // 2
+    expected = {0: cpus[:half], 1: cpus[half:]} if half else {0: cpus, 1: cpus}
+    assert {slot: found for slot, found, _ in told.values()} == expected
 
 
 @needs_affinity
