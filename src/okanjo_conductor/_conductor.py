@@ -29,6 +29,7 @@ from okanjo_conductor._options import (
     check_policy,
     checked_concurrency,
     checked_env,
+    checked_key,
     checked_limit,
     checked_lookups,
     checked_progress,
@@ -99,8 +100,10 @@ class Conductor(EventEmitter):
             `LocalCluster`. Options that a cluster cannot honour are refused.
         start_method: ``"fork"`` from a clean template process, or ``"spawn"`` each worker afresh;
             default: from a template where that is possible.
-        job_key: what identifies a job, as a function of it; default: the ``key`` of `jobs_queue`
-            where that has one (see `okanjo_conductor.sources`), else the job's number, from 0.
+        job_key: what identifies a job: a function of it, or the name of an item or attribute;
+            default: the ``key`` of `jobs_queue` where that has one (see
+            `okanjo_conductor.sources`); else, with a journal, the job itself or a stable hash of
+            it, and without one its number, from 0.
         retry: how often a job may be executed again after a bad end.
         job_timeout: seconds that an attempt may take, or a function of the job that gives them or
             None; the clock starts when the job does. Then the worker's stack is taken and the
@@ -165,7 +168,7 @@ class Conductor(EventEmitter):
         concurrency: int | None = None,
         cluster: str | Cluster = "processes",
         start_method: str | None = None,
-        job_key: Callable[[Any], Key] | None = None,
+        job_key: Callable[[Any], Key] | str | None = None,
         retry: Retry | None = None,
         job_timeout: float | Callable[[Any], float | None] | None = None,
         timeout_grace: float = 1.0,
@@ -190,7 +193,8 @@ class Conductor(EventEmitter):
         self._cluster = find_cluster(cluster)
         self._worker = worker
         self._target = find_target(worker, worker_type)
-        self._program = worker, dict(worker_options or {}), job_key
+        self._job_key = checked_key(job_key)
+        self._program = worker, dict(worker_options or {}), self._job_key
         """What the outcomes depend on."""
         self._worker_type = worker_type
         self._worker_limit = self._limited(worker_limit)
@@ -202,7 +206,6 @@ class Conductor(EventEmitter):
         self._concurrency = checked_concurrency(concurrency, worker)
         check_choices(start_method, buffer)
         self._start_method = start_method
-        self._job_key = job_key
         self._job_timeout = checked_timeout(job_timeout)
         self._policy = Policy(
             retry=retry or Retry(),
@@ -426,8 +429,10 @@ class Conductor(EventEmitter):
 
         Raises:
             ConductorStateError: no run goes on.
+            ConfigurationError: the cluster cannot end a worker.
         """
         run, limit = self._run, checked_seconds("seconds", seconds)
+        refuse_what_it_lacks(self._cluster, {"job_timeout": limit})
         if run is None or limit is None:
             message = "set_job_timeout(seconds) is for a run that goes on; before, use job_timeout"
             raise ConductorStateError(message)

@@ -129,6 +129,34 @@ def checked_concurrency(concurrency: int | None, worker: Any) -> int | None:
     return concurrency
 
 
+class PartKey:
+    """Identifies a job by an item of it, where it is a mapping, or else by an attribute."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:  # journals compare it
+        return f"the part {self._name!r}"
+
+    def __call__(self, job: Any) -> Any:
+        """Return the key of a job."""
+        try:
+            return job[self._name] if isinstance(job, Mapping) else getattr(job, self._name)
+        except (KeyError, AttributeError):
+            message = f"job_key={self._name!r}: this job has none: {job!r}"
+            raise ConfigurationError(message) from None
+
+
+def checked_key(job_key: Any) -> Any:
+    """Accept a function of a job, or the name of a part of it, or None."""
+    if job_key is None or callable(job_key):
+        return job_key
+    if isinstance(job_key, str):
+        return PartKey(job_key)
+    message = f"job_key={job_key!r}: a function of the job, or the name of a field or attribute"
+    raise ConfigurationError(message)
+
+
 def checked_limit(limit: int | None) -> int:
     """Count the workers there may be."""
     if limit is None:

@@ -395,7 +395,7 @@ def test_the_first_signal_finishes_the_jobs_at_hand(conductor, tmp_path, number,
     out, said = process.communicate(timeout=DEADLINE)
 
     assert (process.returncode, out) == (code, "a\n")
-    assert "1 jobs not started" in said
+    assert "1 job not started" in said
 
 
 def test_the_second_signal_ends_the_jobs_at_hand(conductor, tmp_path):
@@ -535,7 +535,7 @@ def test_the_report_as_json(conductor):
     report = json.loads((conductor.folder / "report.json").read_text())
 
     assert done.returncode == 1
-    assert report["counts"] == {"done": 0, "failed": 2, "quarantined": 0, "cancelled": 0}
+    assert report["states"] == {"done": 0, "failed": 2, "quarantined": 0, "cancelled": 0}
     assert json.loads(done.stderr.splitlines()[-1]) == report
 
 
@@ -549,5 +549,5 @@ def test_a_verbose_run_tells_of_its_workers(conductor):
     done = conductor("exec", "-v", "-j1", "true", ":::", "1")
 
     assert done.returncode == 0
-    assert "1 jobs: 1 done" in done.stderr
+    assert "1 job: 1 done" in done.stderr
     assert "worker 1 has started" in done.stderr

@@ -459,6 +459,37 @@ def test_a_worker_class_is_replayed_after_its_setup(conductor, target):
     assert json.loads(done.stdout)["value"] == ["set up", "x" * times]
 
 
+def test_a_replayed_job_has_its_conductor(conductor):
+    conductor.write(
+        "own.py",
+        """
+        import os
+        from okanjo_conductor import Conductor, ConductorWorker
+        class Worker(ConductorWorker):
+            def process_job(self, job):
+                found = self.lookup("names", job), self.request("twice", job)
+                if not os.path.exists("good"):
+                    raise ValueError(found)
+                return found
+        names = {"x": "Xaver"}
+        conductor = Conductor(
+            Worker, jobs_queue=["x"], job_key=str, journal="run.db", lookups={"names": names}
+        )
+        @conductor.command("twice")
+        def twice(message): return message.data * 2
+        """,
+    )
+    conductor("run", "own.py")
+
+    done = conductor("replay", "run.db", "x", "--pdb", stdin="p found[0] * 2\nq\n")
+    assert done.returncode == 1
+    assert "'XaverXaver'" in done.stdout
+    assert "ValueError: ('Xaver', 'xx')" in done.stderr
+    conductor.write("good", "")
+    done = conductor("replay", "run.db", "x")
+    assert json.loads(done.stdout)["value"] == ["Xaver", "xx"]
+
+
 def test_an_async_function_is_replayed(conductor, work):
     conductor(*work)
     done = conductor("replay", "run.db", "bad", "work.py:later")

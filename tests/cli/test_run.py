@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import shutil
 import signal
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
 from okanjo_conductor.testing.fixtures import processes_of_this_test
 
@@ -33,6 +37,9 @@ def length(text):
 
 def find(text):
     return Found(text, len(text))
+
+def fields(text):
+    return {"text": text, "length": len(text)}
 
 def crash(text):
     os.abort()
@@ -185,6 +192,50 @@ def test_json_lines_from_standard_input(conductor, work):
     assert json.loads(line) == {"key": "a", "value": {"id": "a", "nth": 1}}
 
 
+# Sinks
+
+
+def test_values_go_to_a_file(conductor, work):
+    jobs = ("run", "work.py:fields", "--jobs", "-", "--journal", "run.db")
+    expected = [{"key": text, "text": text, "length": len(text)} for text in ("a", "bcd")]
+    for name in ("out.jsonl", "out.csv", "out.db", "out.parquet"):
+        assert conductor.out(*jobs, "--out", name, stdin="a\nbcd\n") == []
+        for path in conductor.folder.glob("run.db*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    rows = values((conductor.folder / "out.jsonl").read_text().splitlines())
+    assert sorted(({"key": row["key"]} | row["value"] for row in rows), key=str) == expected
+    with (conductor.folder / "out.csv").open() as file:
+        assert sorted(row["key"] for row in csv.DictReader(file)) == ["a", "bcd"]
+    with closing(sqlite3.connect(conductor.folder / "out.db")) as connection:
+        rows = connection.execute("select key, length from outcomes order by key").fetchall()
+    assert rows == [("a", 1), ("bcd", 3)]
+    parts = parquet.read_table(conductor.folder / "out.parquet").to_pylist()
+    assert sorted(row["text"] for row in parts) == ["a", "bcd"]
+
+
+def test_a_file_that_is_there_is_kept_unless_one_says_otherwise(conductor, work):
+    jobs = ("run", "work.py:find", "--jobs", "-", "--journal", "run.db", "--out", "out.jsonl")
+    conductor.write("out.jsonl", "1\n")
+
+    done = conductor(*jobs, stdin="a\n")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "out.jsonl" in done.stderr
+    conductor.out(*jobs, "--if-exists", "append", stdin="a\n")
+    assert len((conductor.folder / "out.jsonl").read_text().splitlines()) == 2
+    conductor.out(*jobs, stdin="a\nb\n")  # its run goes on
+    assert len((conductor.folder / "out.jsonl").read_text().splitlines()) == 3
+    answer = conductor.no("run", "work.py:find", "--jobs", "-", "--out", "out.doc", stdin="a\n")
+    assert "--out out.doc: the extension '.doc' tells no format" in answer
+
+
+def test_a_conductor_of_the_users_with_a_file_for_its_values(conductor, work):
+    conductor.write("own.py", "from work import *\nconductor = Conductor(find, jobs_queue=['a'])\n")
+
+    assert conductor.out("run", "own.py", "--journal", "run.db", "--out", "out.jsonl") == []
+    assert len((conductor.folder / "out.jsonl").read_text().splitlines()) == 1
+
+
 # Failures
 
 
@@ -240,6 +291,29 @@ def test_a_dry_run_shows_the_jobs(conductor, work):
 
     lines = conductor.out("run", "work.py:Worker", "--jobs", "in.csv", "--dry-run")
     assert lines == ['{"id": "a", "n": "1"}']
+
+
+@pytest.mark.parametrize("cluster", ["threads", "inline"])
+@pytest.mark.parametrize("target", ["pids.py:pid", "pids.py:conductor"])
+def test_workers_in_this_process(conductor, cluster, target):
+    conductor.write(
+        "pids.py",
+        """
+        import os
+        from okanjo_conductor import Conductor
+        def pid(text): print("printed"); return os.getpid()
+        conductor = Conductor(pid)
+        main = os.getpid()
+        """,
+    )
+    conductor.write("in.txt", "a\nb\n")
+    process = conductor.start("run", target, "--jobs", "in.txt", "--cluster", cluster)
+    out, said = process.communicate(timeout=DEADLINE)
+    assert {row["value"] for row in values(out.splitlines())} == {process.pid}
+    assert said == "printed\n" * 2
+    for limit in ("1s", "200%"):
+        options = ("--jobs", "in.txt", "--cluster", cluster, "--timeout", limit)
+        assert "cannot do that" in conductor.no("run", target, *options)
 
 
 # Conductors

@@ -13,6 +13,10 @@ import okanjo_conductor
 ROOT = Path(__file__).parents[2]
 PUBLIC = {
     "LATER",
+    "JournalEntry",
+    "JournalReader",
+    "RunInfo",
+    "open_journal",
     "Attempt",
     "Cause",
     "Conductor",

@@ -254,7 +254,7 @@ def test_times_that_overlap_are_printed_in_seconds():
 # As data
 
 NAMES = {
-    "format", "jobs", "states", "causes", "skipped", "unstarted", "stopped", "seconds",
+    "format", "jobs", "states", "causes", "skipped", "recovered", "unstarted", "stopped", "seconds",
     "jobs_per_second", "retries", "retried", "time", "failures", "failures_not_shown", "slowest",
     "biggest_payloads", "biggest_values", "workers", "stats", "lookups",
 }  # fmt: skip

@@ -17,12 +17,12 @@ from okanjo_conductor.cli._batch import say
 from okanjo_conductor.cli._errors import DONE, FAILED, RefusedError, UsageError
 from okanjo_conductor.cli._placeholders import shown, with_slot
 from okanjo_conductor.cli._reading import opened, typed
-from okanjo_conductor.cli._writing import Output, as_json
+from okanjo_conductor.cli._replaying import replay_inline
+from okanjo_conductor.cli._writing import Output
 from okanjo_conductor.errors import ConductorError
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from types import TracebackType
 
     from okanjo_conductor.cli._targets import Target
     from okanjo_conductor.journal import JournalEntry, JournalReader, RunInfo
@@ -117,7 +117,7 @@ def replay(options: Namespace) -> int:
         payload = _payload_of(entry)
         if target is None:
             return _run_command(payload)
-        return _run_inline(target, entry, payload, debugs=options.pdb)
+        return replay_inline(target, entry, payload, debugs=options.pdb)
 
 
 def _payload_of(entry: JournalEntry) -> Any:
@@ -181,64 +181,3 @@ def _run_command(job: dict[str, Any]) -> int:
         raise UsageError(f"{words[0]}: {error.strerror}") from error
     say(f"exit code {code}" if code >= 0 else f"ended by signal {-code}")
     return FAILED if code else DONE
-
-
-def _run_inline(target: Target, entry: JournalEntry, payload: Any, *, debugs: bool) -> int:
-    process_job = _job_function(target)
-    try:
-        value = process_job(payload)
-    except Exception as error:
-        _show(error, debugs=debugs)
-        return FAILED
-    Output(1).write_line(as_json({"key": entry.key, "value": value}))
-    say(f"job {typed(entry)} is done here; the journal is unchanged")
-    return DONE
-
-
-def _job_function(target: Target) -> Any:
-    """Return what takes a payload, with the worker set up where it is a class."""
-    worker, options = target.worker, dict[str, Any]()
-    if target.conductor is not None:
-        worker, options, _ = target.conductor._program
-    if isinstance(worker, str):
-        worker = targets.find(worker).worker
-    if isinstance(worker, type):
-        made = worker(**options)
-        made.setup()
-        worker = made.process_job
-    return _waited_for(worker)
-
-
-def _waited_for(function: Any) -> Any:
-    from okanjo_conductor._wire.functions import is_async
-
-    if not is_async(function):
-        return function
-
-    def call(payload: Any) -> Any:
-        import asyncio  # only who is async
-
-        return asyncio.run(function(payload))
-
-    return call
-
-
-def _show(error: Exception, *, debugs: bool) -> None:
-    """Show the traceback, as it is in the user's code; and the debugger there."""
-    import traceback
-
-    error.__traceback__ = _in_users_code(error.__traceback__)
-    traceback.print_exception(error)
-    if debugs:
-        import pdb  # noqa: T100 - it was asked for
-
-        pdb.post_mortem(error.__traceback__)
-
-
-def _in_users_code(trace: TracebackType | None) -> TracebackType | None:
-    """Leave out the frames of this package at the beginning."""
-    while trace is not None and trace.tb_next is not None:
-        if not str(trace.tb_frame.f_globals.get("__name__")).startswith("okanjo_conductor"):
-            break
-        trace = trace.tb_next
-    return trace

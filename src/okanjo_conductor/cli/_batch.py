@@ -19,6 +19,7 @@ from okanjo_conductor.cli._joblog import JobLog, Line, Standing
 from okanjo_conductor.cli._limits import Halting, MedianTimeout
 from okanjo_conductor.cli._values import Share
 from okanjo_conductor.cli._writing import Output, as_json
+from okanjo_conductor.clusters._base import refuse_what_it_lacks
 from okanjo_conductor.errors import (
     CommandError,
     ConductorError,
@@ -154,6 +155,8 @@ class Batch:
 
     def _ended(self, conductor: Conductor, run: Callable[[Conductor], None]) -> int:
         self._conductor = conductor
+        if self._median is not None:
+            refuse_what_it_lacks(conductor._cluster, {"job_timeout": True})
         self._log = self._opened_log()
         try:
             ended = self._exit_code(conductor, run)
@@ -222,7 +225,8 @@ class Batch:
         elif isinstance(cause, RefusedError):
             ended = code.REFUSED
         elif isinstance(error, JournalError | SinkError) and self._conductor.report is None:
-            cause, ended = error, code.REFUSED
+            cause = error
+            ended = code.REFUSED if isinstance(error, JournalError) else code.USAGE
         else:
             cause, ended = error, code.STOPPED
         if not isinstance(error, TooManyFailuresError):  # that one is the report

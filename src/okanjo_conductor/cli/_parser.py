@@ -110,6 +110,11 @@ def _add_run(parser: Parser) -> None:
     _add_results(group)
     group = _add_running(parser)
     group.add_argument(
+        "--cluster",
+        choices=("processes", "threads", "inline"),
+        help="where workers live; inline: in this thread, for debuggers",
+    )
+    group.add_argument(
         "--concurrency",
         type=values.positive,
         metavar="N",

@@ -18,6 +18,7 @@ from okanjo_conductor.cli._folders import SEQ, folder_for
 from okanjo_conductor.cli._input import shown_input, source_of
 from okanjo_conductor.cli._outputs import sink_for
 from okanjo_conductor.cli._writing import Output, as_json
+from okanjo_conductor.clusters._base import find_cluster, refuse_what_it_lacks
 from okanjo_conductor.errors import ConfigurationError
 from okanjo_conductor.sources import Glob, Lines
 
@@ -58,6 +59,7 @@ def run(options: Namespace) -> int:
             jobs_queue=source,
             job_key=numbers if source.key else None,
             concurrency=options.concurrency,
+            cluster=options.cluster or "processes",
             **made,
         )
     except ConfigurationError as error:
@@ -164,6 +166,9 @@ def _run_conductor(
 def override(conductor: Conductor, options: Namespace, batch: Batch, source: Source | None) -> None:
     """Let a conductor have what was typed."""
     typed = batch.options()
+    if options.cluster is not None:
+        conductor._cluster = find_cluster(options.cluster)
+        conductor._worker_limit = conductor._limited(conductor.worker_limit)
     if options.workers is not None:
         conductor.resize(options.workers)
     if options.concurrency is not None:
@@ -184,6 +189,7 @@ def override(conductor: Conductor, options: Namespace, batch: Batch, source: Sou
     if options.out is not None:
         kept["sink"] = sink_for(options.out, options.if_exists)
     conductor._keeping = conductor._keeping._replace(**kept)
+    refuse_what_it_lacks(conductor._cluster, conductor._asked())
     if source is not None:
         conductor.jobs_queue = source
 
