@@ -150,6 +150,15 @@ def test_a_job_that_is_asked_for_anew_replaces_its_outcome(path):
         assert journal.counts() == {"done": 2}
 
 
+def test_bad_ends_of_a_job_that_is_asked_for_anew_count_from_the_beginning(path):
+    with Session(path) as session:
+        session.write(failed("a", history=(attempt(1), attempt(2), attempt(3))))
+    with Session(path) as session:
+        session.write(retried("a", 1))
+    with open_journal(path) as journal:
+        assert [end.number for end in journal.get("a").history] == [1]
+
+
 def test_the_number_of_jobs_of_the_source_is_noted(path):
     with Session(path) as session:
         session.writer.note_total(70)
