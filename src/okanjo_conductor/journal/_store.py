@@ -152,9 +152,14 @@ class Store:
         try:
             with AsJournalErrors(self.path, "opening it"):
                 self._connection = self._opened()
-                self._look_around()
         except BaseException:
             self._lock.release()
+            raise
+        try:
+            with AsJournalErrors(self.path, "opening it"):
+                self._look_around()
+        except BaseException:
+            self.close()
             raise
 
     def _look_around(self) -> None:
@@ -457,7 +462,6 @@ def read_only(path: str) -> sqlite3.Connection:
         check_same_thread=False,
         timeout=_BUSY / 1000,
     )
-    connection.execute("PRAGMA query_only = ON")
     return connection
 
 
