@@ -95,6 +95,7 @@ def test_a_value_that_cannot_be_kept_fails_its_job_and_no_other(path):
     with Session(path) as session:
         session.write(done(values, keys="abcde", histories=histories))
         (told,) = session.batches
+        assert session.writer.backlog == 0
     assert [type(record) for record in told] == [
         JobsDone,
         JobFailed,
@@ -162,6 +163,19 @@ def test_bad_ends_of_a_job_that_is_asked_for_anew_count_from_the_beginning(path)
 def test_the_number_of_jobs_of_the_source_is_noted(path):
     with Session(path) as session:
         session.writer.note_total(70)
+        session.write(done([1]))
+        with open_journal(path) as journal:
+            assert journal.runs()[0].total == 70
+
+
+def test_a_note_that_waits_for_a_commit_survives_an_idle_time(path, monkeypatch):
+    turns = threading.Semaphore(0)
+    monkeypatch.setattr(_writer, "PERIOD", 0.01)
+    monkeypatch.setattr(_writer.Syncing, "sync_if_due", lambda _: turns.release())
+    with Session(path) as session:
+        session.writer.note_total(70)
+        for _ in range(3):
+            assert turns.acquire(timeout=60)
         session.write(done([1]))
         with open_journal(path) as journal:
             assert journal.runs()[0].total == 70

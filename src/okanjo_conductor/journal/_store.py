@@ -455,14 +455,13 @@ def read_only(path: str) -> sqlite3.Connection:
     """Open a database that must be there, only to read from it."""
     from urllib.parse import quote
 
-    connection = sqlite3.connect(
+    return sqlite3.connect(
         f"file:{quote(path)}?mode=ro",
         uri=True,
         isolation_level=None,
         check_same_thread=False,
         timeout=_BUSY / 1000,
     )
-    return connection
 
 
 def _create(connection: sqlite3.Connection) -> None:
