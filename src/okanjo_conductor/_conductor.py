@@ -192,7 +192,8 @@ class Conductor(EventEmitter):
         super().__init__()
         self._cluster = find_cluster(cluster)
         self._worker = worker
-        self._target = find_target(worker, worker_type)
+        travels = self._cluster.capabilities.is_isolated
+        self._target = find_target(worker, worker_type, travels=travels)
         self._job_key = checked_key(job_key)
         self._program = worker, dict(worker_options or {}), self._job_key
         """What the outcomes depend on."""
@@ -393,7 +394,14 @@ class Conductor(EventEmitter):
         """
         from okanjo_conductor._outcomes import Outcomes
 
-        return Outcomes(self._start, self._run_blocking, self.abort, ordered=ordered)
+        is_alone = not self._cluster.capabilities.is_concurrent
+        return Outcomes(
+            self._start,
+            self._run_blocking,
+            self.abort,
+            ordered=ordered,
+            steps=self._run_in_steps if is_alone else None,
+        )
 
     def cancel(self, key: Key) -> bool:
         """Cancel a job: it ends as cancelled, also if it is being executed.
@@ -743,6 +751,31 @@ class Conductor(EventEmitter):
                 raise
             return run.result()
 
+    def _run_in_steps(
+        self, buffer: OutcomeBuffer, stops: list[Callable[[], None]]
+    ) -> Generator[None]:
+        """Run in this thread, and pause whenever the loop is stopped by one of `stops`."""
+        from okanjo_conductor._io.light_loop import LightLoop
+
+        with closing(LightLoop()) as loop, self._life(loop):
+            generated = self._generate()
+            if hasattr(generated, "__await__"):
+                generated = loop.upgrade().run_until_complete(_generated(generated))
+            self._run = run = self._make_run(loop, buffer)
+            stops.append(loop.stop)
+            try:
+                run.begin(generated, self._stop, loop.stop)
+                while not run.is_closed:
+                    loop.run_forever()
+                    yield
+            except BaseException:  # the iteration was left, most likely
+                run.interrupt("the iteration over outcomes was left")
+                buffer.discard()
+                _run_until_closed(loop, run)
+                raise
+            yield
+            run.result()
+
     @contextmanager
     def _life(self, loop: Loop) -> Generator[None]:
         self._check_start()
@@ -820,7 +853,9 @@ class Conductor(EventEmitter):
 
     def _limited(self, worker_limit: int | None) -> int:
         """Count the workers there may be, in this cluster."""
-        limit, most = checked_limit(worker_limit), self._cluster.capabilities.most_slots
+        cluster = self._cluster
+        limit = checked_limit(cluster.slots if worker_limit is None else worker_limit)
+        most = cluster.capabilities.most_slots
         return limit if most is None else min(limit, most)
 
     def _asked(self) -> dict[str, Any]:

@@ -45,24 +45,32 @@ _MOST_WORKERS = 4
 _WORKER_MODULES = ("okanjo_conductor._worker", "okanjo_conductor._async_worker")
 
 
-def find_target(worker: Any, worker_type: str) -> Target:
-    """Find out how other processes get at the worker."""
+def find_target(worker: Any, worker_type: str, *, travels: bool = True) -> Target:
+    """Find out how other processes get at the worker, if it has to be found by any."""
     if worker is None:
         return _script_target(worker_type)
     if isinstance(worker, str):
-        module, colon, name = worker.partition(":")
-        if not (module and colon and name):
-            message = f'worker={worker!r}: write "module:name"'
-            raise ConfigurationError(message)
-        if not has_spec(module):
-            message = f"worker={worker!r}: no module {module!r} can be imported from sys.path"
-            raise ConfigurationError(message)
-        return Target(reference=(module, name))
+        return _named_target(worker)
     if isinstance(worker, type):
         _check_class(worker)
     elif not callable(worker):
         message = f"worker={worker!r}: a ConductorWorker subclass, a function or 'module:name'"
         raise ConfigurationError(message)
+    return _packed_target(worker) if travels else Target()
+
+
+def _named_target(worker: str) -> Target:
+    module, colon, name = worker.partition(":")
+    if not (module and colon and name):
+        message = f'worker={worker!r}: write "module:name"'
+        raise ConfigurationError(message)
+    if not has_spec(module):
+        message = f"worker={worker!r}: no module {module!r} can be imported from sys.path"
+        raise ConfigurationError(message)
+    return Target(reference=(module, name))
+
+
+def _packed_target(worker: Any) -> Target:
     if is_importable(worker):
         return Target(reference=(worker.__module__, worker.__qualname__))
     if (packed := functions.pack(worker, is_importable)) is not None:

@@ -141,6 +141,7 @@ class Run:
             self._links,
             policy,
             post=self.post,
+            measure=crew.measure,
             dump_stack=crew.dump_stack,
             emit=owner._emit,
         )
@@ -307,7 +308,7 @@ class Run:
             phase=state.phase.name.lower(),
             sights=state.survey({i: link.last_started() for i, link in links.items()}),
             empty=state.empty_slots,
-            unfinished=state.unfinished,
+            accepted=state.accepted,
             unread=self.intake.unread(length),
             pids=self._vitals.pids,
             books=self._report,

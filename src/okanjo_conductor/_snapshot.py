@@ -179,7 +179,7 @@ class Observer:
         phase: str,
         sights: Iterable[Sight],
         empty: Iterable[int],
-        unfinished: int,
+        accepted: int,
         unread: int | None,
         pids: Mapping[int, int],
         books: Books,
@@ -188,7 +188,7 @@ class Observer:
 
         Args:
             empty: slots without a worker.
-            unfinished: accepted jobs without an outcome.
+            accepted: jobs that have their outcome, told or not yet, or will have it.
             unread: jobs that were not accepted yet; None: only the source knows.
         """
         report, clock = books.so_far, books.clock
@@ -196,7 +196,7 @@ class Observer:
         workers += [_worker(sight, now, clock.births, pids) for sight in sights]
         finished = report.jobs
         rate = self._rate(clock, now, finished)
-        left = None if unread is None else unread + unfinished
+        left = None if unread is None else unread + accepted - finished
         in_flight = sum(worker.in_flight for worker in workers)
         eta = None
         if phase in ("running", "ending") and (not left or finished >= in_flight):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from okanjo_conductor._core import events as ev
-from okanjo_conductor._core.jobs import Jobs
+from okanjo_conductor._core.jobs import Job, Jobs
 from okanjo_conductor._core.policy import Policy
 from okanjo_conductor._core.state import ConductorState, Phase
 from okanjo_conductor._types import Retry
+from okanjo_conductor.errors import SerialisationError
 
 
 def started(*, slots=2, jobs=0, concurrency=1, workers=1):
@@ -77,6 +78,13 @@ def test_a_job_that_has_its_outcome_is_worked_at_no_more():
     assert (sight.activity, sight.key, sight.in_flight) == ("idle", None, 0)
 
 
+def test_jobs_before_the_claimed_one_have_ended_though_nobody_has_heard_of_it():
+    state = started(slots=1, jobs=8)
+    done(state, [1])
+    (sight,) = state.survey({1: 3})
+    assert (sight.key, sight.in_flight) == ("key-2", 1)
+
+
 def test_what_goes_on_for_some_time_has_a_beginning():
     state = started(slots=1, jobs=1)
     state.handle(ev.JobsSeen(worker_id=1, first=1, last=1, since=1.5), 2.0)
@@ -104,8 +112,33 @@ def test_workers_come_in_the_order_of_slots():
     assert [(s.slot, s.worker_id) for s in state.survey({})] == [(0, 1), (1, 2)]
 
 
-def test_jobs_are_unfinished_wherever_they_are():
+def test_jobs_are_accepted_once_whatever_becomes_of_them():
     state = started(slots=1, jobs=8)
-    assert state.unfinished == 8
+    assert state.accepted == 8
     done(state, [1])
-    assert state.unfinished == 7
+    error = SerialisationError("it does not travel")
+    state.handle(ev.JobRefused(job=Job(8, 8, None, None), error=error), 2.0)
+    assert state.accepted == 9
+
+
+def test_jobs_that_are_given_back_are_accepted_no_more():
+    state = started(slots=1, jobs=8)
+    state.handle(ev.DrainRequested(seconds=None, why="so"), 2.0)
+    state.handle(ev.JobsRecalled(worker_id=1, beyond=0), 2.0)
+    state.handle(exited(1), 3.0)
+    assert state.phase is Phase.OVER
+    assert state.accepted == 0
+
+
+def exited(worker_id):
+    return ev.WorkerExited(
+        worker_id=worker_id,
+        code=0,
+        signal=None,
+        claimed=None,
+        running=None,
+        detail="",
+        stderr="",
+        stack="",
+        is_oom=False,
+    )

@@ -90,6 +90,7 @@ def test_a_screen_that_hangs_is_left_behind(show_on, monkeypatch):
     assert screen.drawn.wait(10)
     shown.close(REPORT)
     assert screen.reports == []
+    assert screen.is_closed.is_set()
     go_on.set()
 
 
@@ -178,6 +179,25 @@ def test_a_notebook_gets_a_bar(monkeypatch):
     assert chosen(io.StringIO()) == "Bar"
     without(monkeypatch, "tqdm.auto")
     assert chosen(io.StringIO()) == "PlainLines"
+
+
+def test_a_bar_follows_its_total(monkeypatch):
+    from okanjo_conductor._progress import bars
+
+    stream = io.StringIO()
+    bar = bars.Bar(stream)
+    bar.draw(snapshot(total=None))
+    widget = SimpleNamespace(max=1)
+    bar._bar.container = SimpleNamespace(children=[None, widget, None])  # as a notebook's has
+    bar.draw(snapshot(total=5_000, workers_lost=2))
+    assert widget.max == 5_000
+    bar.finish(Report(counts={JobState.DONE: 4_990, JobState.FAILED: 10}))
+    *_, last = stream.getvalue().replace("\r", "\n").strip().splitlines()
+    assert "4213 jobs [" in stream.getvalue()
+    assert "4213/5000" in stream.getvalue()
+    assert "3 failed, 2 workers lost" in stream.getvalue()
+    assert last.startswith("100%|")
+    assert "10 failed" in last
 
 
 def test_an_interactive_shell_is_no_notebook(monkeypatch):

@@ -124,11 +124,6 @@ class Ledger:
         return any(self._counts.values())
 
     @property
-    def unfinished(self) -> int:
-        """How many jobs have been accepted and have no outcome."""
-        return self.queued + len(self._delayed) + len(self._aside) + sum(self._counts.values())
-
-    @property
     def aside(self) -> int:
         """How many suspects wait for a worker of their own."""
         return len(self._aside)

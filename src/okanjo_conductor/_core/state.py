@@ -127,6 +127,8 @@ class ConductorState:
         self._recycles: Final = policy.recycle != Recycle()
         self._step = Step()
         """The step under construction; replaced with each event."""
+        self.accepted = 0
+        """How many jobs have their outcome, or will have it: none of them is counted twice."""
 
     def __repr__(self) -> str:
         return f"<{self._phase.name}, intake {self._intake.name}, {self._ledger}, {self._fleet}>"
@@ -173,11 +175,6 @@ class ConductorState:
         return self._phase
 
     @property
-    def unfinished(self) -> int:
-        """How many jobs have been accepted and have no outcome."""
-        return self._ledger.unfinished
-
-    @property
     def empty_slots(self) -> list[Slot]:
         """The slots without a worker."""
         return [slot.number for slot in self._fleet.slots if not slot.living]
@@ -210,9 +207,11 @@ class ConductorState:
     def _on_jobs_accepted(self, event: ev.JobsAccepted, _now: float) -> None:
         if event.is_answer:
             self._answer_intake(Intake.OPEN)
+        self.accepted += len(event.jobs)
         self._ledger.accept(event.jobs, event.histories, event.loners)
 
     def _on_job_refused(self, event: ev.JobRefused, _now: float) -> None:
+        self.accepted += 1
         self._fail(event.job, event.state, event.cause, event.error)
 
     def _on_intake_ended(self, event: ev.IntakeEnded, _now: float) -> None:
@@ -793,6 +792,7 @@ class ConductorState:
         if self._stats.is_cycle_open:
             self._close_stats_cycle()
         if jobs := self._ledger.withdraw():
+            self.accepted -= len(jobs)
             self._step.commands.append(do.ReturnJobs(jobs=jobs))
         self._step.commands.append(
             do.EndRun(

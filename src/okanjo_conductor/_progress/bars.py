@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
@@ -28,40 +28,61 @@ class Bar:
     pause = _PAUSE
 
     def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._bar: Any = None
+        """Made with the first snapshot: a notebook's bar does not learn of a total later."""
         self._outlet = Outlet(lambda: None)
-        self._bar = _Bar(
-            unit=" jobs", file=stream, dynamic_ncols=True, mininterval=0, smoothing=0.1
-        )
         if stream.isatty():
             self._outlet.open(stream)
 
     def draw(self, snapshot: Snapshot) -> None:
         """Draw the bar anew, and above it what was printed since."""
         self._print()
-        bar = self._bar
-        bar.total = snapshot.total
-        bar.set_postfix_str(_said(snapshot.failed, snapshot.workers_lost), refresh=False)
-        bar.update(snapshot.finished + snapshot.skipped - bar.n)
-        bar.refresh()
+        ended = snapshot.finished + snapshot.skipped
+        self._show(ended, snapshot.total, snapshot.failed, snapshot.workers_lost)
 
     def finish(self, report: Report | None) -> None:
         """Leave the bar as it is at the end."""
         self._print()
         if report is not None:
-            bar = self._bar
-            bar.set_postfix_str(_said(report.failed, report.workers_lost), refresh=False)
-            bar.update(report.jobs + report.skipped - bar.n)
+            ended = report.jobs + report.skipped
+            self._show(ended, ended + report.unstarted, report.failed, report.workers_lost)
+        if self._bar is not None:
+            self._bar.close()
         self.close()
 
     def close(self) -> None:
-        """Let the bar be."""
-        self._bar.close()
+        """Let what is printed go its own way."""
         self._outlet.close()
+
+    def _show(self, ended: int, total: int | None, failed: int, lost: int) -> None:
+        if self._bar is None:
+            self._bar = _Bar(
+                total=total, unit=" jobs", file=self._stream, dynamic_ncols=True, mininterval=0
+            )
+        bar = self._bar
+        if bar.total != total:
+            _set_total(bar, total)
+        bar.set_postfix_str(_said(failed, lost), refresh=False)
+        bar.update(ended - bar.n)
+        bar.refresh()
 
     def _print(self) -> None:
         printed = self._outlet.take()
-        if printed:
-            self._bar.write(printed, file=self._bar.fp, end="")
+        if not printed:
+            return
+        if self._bar is None:
+            self._stream.write(printed)
+        else:
+            self._bar.write(printed, file=self._stream, end="")
+
+
+def _set_total(bar: Any, total: int | None) -> None:
+    """Tell a bar how many jobs there are; `reset`, which is made for it, forgets all else."""
+    bar.total = total
+    container = getattr(bar, "container", None)
+    if container is not None and total:  # in a notebook
+        container.children[1].max = total
 
 
 def _said(failed: int, lost: int) -> str:

@@ -121,7 +121,7 @@ class LiveView:
                 write_line(self._stream, layout.last_line(report))
 
     def close(self) -> None:
-        """Let what is printed go its own way, whatever has happened."""
+        """Let what is printed go its own way."""
         self._outlet.close()
 
     def _make_room(self) -> None:

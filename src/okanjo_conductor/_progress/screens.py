@@ -29,7 +29,11 @@ if TYPE_CHECKING:
             """Show the end; None: the run has ended without a report."""
 
         def close(self) -> None:
-            """Restore what was changed, also after `finish`, or after it has failed."""
+            """Take no more of what is printed.
+
+            Called last, whether the others have failed or not; or at any time by another thread,
+            where this one does not come back from the terminal.
+            """
 
 
 def choose(stream: TextIO, interval: float | None) -> Screen:

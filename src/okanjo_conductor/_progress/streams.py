@@ -117,11 +117,12 @@ class Outlet:
         for stream, text in self._begun.items():
             self._waiting.appendleft((stream, text))
         self._begun.clear()
-        while self._waiting:
-            stream, text = self._waiting.popleft()
-            with suppress(OSError, ValueError):  # it is closed: nobody is listening
-                stream.write(text)
-                stream.flush()
+        with suppress(IndexError):  # that was all
+            while True:
+                stream, text = self._waiting.popleft()
+                with suppress(OSError, ValueError):  # it is closed: nobody is listening
+                    stream.write(text)
+                    stream.flush()
 
 
 def _is_same(stream: TextIO, terminal: TextIO) -> bool:

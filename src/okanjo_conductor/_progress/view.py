@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from okanjo_conductor._io.loggers import log
@@ -47,16 +46,19 @@ class View:
         self._stream: TextIO | None = sys.stderr
         self._is_over = threading.Event()
         self._report: Report | None = None
+        self._screen: Screen | None = None
         self._thread = threading.Thread(
             target=self._run, name="okanjo-conductor-progress", daemon=True
         )
         self._thread.start()
 
     def close(self, report: Report | None) -> None:
-        """Show the end, and wait until that is done."""
+        """Show the end, and wait until that is done, unless it takes too long."""
         self._report = report
         self._is_over.set()
         self._thread.join(_PATIENCE)
+        if self._thread.is_alive() and self._screen is not None:
+            self._screen.close()  # what the program prints from now on must not wait for that
 
     def _run(self) -> None:
         stream = self._stream
@@ -73,6 +75,7 @@ class View:
             log().exception("the progress of the run cannot be shown")
 
     def _show_on(self, screen: Screen) -> None:
+        self._screen = screen
         try:
             pause = max(screen.pause - _SHORT, 0.0)
             while not self._is_over.wait(pause):
@@ -82,5 +85,4 @@ class View:
                 pause = max(screen.pause, min(_COST * cost, _LONGEST_PAUSE))
             screen.finish(self._report)
         finally:
-            with suppress(OSError, ValueError):
-                screen.close()
+            screen.close()
