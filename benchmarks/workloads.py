@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from benchmarks import jobs
+from benchmarks import journal as kept
 from benchmarks import lookups as shared
 from benchmarks.bare import bare
 from benchmarks.contenders import CONTENDERS, IMPORTS, PLAIN, SCRIPTS, WORKERS, Contender
@@ -200,6 +201,16 @@ def lookup_memory(name: str, settings: Settings) -> Figures:
 def lookup_reopening(name: str, settings: Settings) -> Figures:
     """Opening a table that was built before, and reading from it: ms."""
     return shared.reopening(name, settings.scale)
+
+
+def journal(name: str, settings: Settings) -> Figures:  # noqa: ARG001 - all measures look alike
+    """No-op jobs with a journal, and a loop that commits each of them."""
+    return kept.rates(settings.scale)
+
+
+def journal_cost(name: str, settings: Settings) -> Figures:  # noqa: ARG001
+    """By how much a journal slows down jobs of 1 ms."""
+    return kept.cost(settings.scale, settings.loops_per_second)
 
 
 class _Progress:
@@ -382,6 +393,22 @@ WORKLOADS: dict[str, Workload] = {
         is_more_better=False,
         measure=lookup_reopening,
         contenders=("conductor-table",),
+    ),
+    "journal": Workload(
+        "100,000 no-op jobs with a journal",
+        "jobs_per_second",
+        "jobs/s",
+        is_more_better=True,
+        measure=journal,
+        contenders=("conductor",),
+    ),
+    "journal-cost": Workload(
+        "what a journal costs jobs of 1 ms",
+        "slowed_by",
+        "of the time",
+        is_more_better=False,
+        measure=journal_cost,
+        contenders=("conductor",),
     ),
     "replacement": Workload(
         "a killed worker is replaced",

@@ -11,6 +11,10 @@ conductor is for:
     crash      halfway, the census kills one of its own workers; nothing goes missing
 
     python examples/census.py [--workers N] [--limit N] [--out census.jsonl]
+                              [--cluster processes|threads|inline]
+
+With `--cluster inline` all of it happens in one thread, where a breakpoint is a breakpoint; with
+that or `threads`, no worker is killed, because a worker is no process of its own.
 """
 
 import argparse
@@ -163,8 +167,9 @@ class Screen:
 class Census:
     """Runs the conductor, shows how it goes, and adds up the sheets."""
 
-    def __init__(self, files, workers, out):
+    def __init__(self, files, workers, out, cluster="processes"):
         self.files = files
+        self.can_kill = cluster == "processes"
         self.out = out
         self.screen = Screen()
         self.seen = set()
@@ -179,6 +184,7 @@ class Census:
             jobs_queue=files,
             job_key=str,  # a job is known by its path
             worker_limit=workers,
+            cluster=cluster,
             lookups={"modules": find_modules()},
         )
         self.conductor.command("long_function")(self.note_long_function)
@@ -213,7 +219,7 @@ class Census:
             row = {"path": outcome.key, "error": f"{type(outcome.error).__name__}: {outcome.error}"}
         self.out.write(json.dumps(row) + "\n")
         self.seen.add(outcome.key)
-        if self.victim is None and len(self.seen) * 2 >= len(self.files):
+        if self.can_kill and self.victim is None and len(self.seen) * 2 >= len(self.files):
             others = (worker_id for worker_id in self.pids if worker_id != outcome.worker_id)
             self.kill(next(others, outcome.worker_id))  # another one is in the middle of a job
 
@@ -278,7 +284,7 @@ def is_complete(census, report):
     expected, written = len(census.files), len(census.seen)
     census.screen.say(
         f"{expected:,} files, {report.jobs:,} outcomes, of {written:,} different files; "
-        f"worker {census.victim} was killed"
+        + (f"worker {census.victim} was killed" if census.victim else "no worker was killed")
     )
     return expected == report.jobs == written
 
@@ -289,13 +295,19 @@ def main():
     parser.add_argument("--workers", type=int, help="worker processes (default: the conductor's)")
     parser.add_argument("--limit", type=int, help="only so many files, spread over all")
     parser.add_argument("--out", type=Path, default=Path("census.jsonl"), help="one line per file")
+    parser.add_argument(
+        "--cluster",
+        choices=("processes", "threads", "inline"),
+        default="processes",
+        help="where the workers live (default: %(default)s)",
+    )
     options = parser.parse_args()
 
     files = find_files()
     if options.limit:
         files = files[:: max(1, len(files) // options.limit)][: options.limit]
     with options.out.open("w") as out:
-        census = Census(files, options.workers, out)
+        census = Census(files, options.workers, out, options.cluster)
         report = census.run()
     print_report(census, report)
     if not is_complete(census, report):

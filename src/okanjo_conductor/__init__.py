@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         WorkerStuck,
     )
     from okanjo_conductor._worker import ConductorWorker, command
+    from okanjo_conductor.clusters.local import LocalCluster
     from okanjo_conductor.journal import JournalEntry, JournalReader, RunInfo, open_journal
     from okanjo_conductor.lookups._kinds import ABSENT, Loading, Lookup
     from okanjo_conductor.lookups.table import LookupTable
@@ -52,6 +53,7 @@ _HOMES = {
     "_worker": ("ConductorWorker", "command"),
     "_runtime": ("current_job", "current_worker"),
     "_io.assignment": ("is_worker",),
+    "clusters.local": ("LocalCluster",),
     "journal": ("JournalEntry", "JournalReader", "RunInfo", "open_journal"),
     "lookups.table": ("LookupTable",),
     "_snapshot": ("Snapshot", "WorkerSnapshot"),
@@ -89,6 +91,7 @@ __all__ = [
     "Recycle",
     "exponential",
     "LookupTable",
+    "LocalCluster",
     # the worker process
     "ConductorWorker",
     "AsyncConductorWorker",

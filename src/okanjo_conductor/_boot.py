@@ -185,6 +185,8 @@ def _become(boot: Boot, worker: Any, order: Start, ends: list[int]) -> NoReturn:
     """Be a worker, and leave when it is done."""
     job_link, page, stdout, stderr, bell, *shared = ends
     _redirect(stdout, stderr)
+    if order.cpus is not None:
+        os.sched_setaffinity(0, order.cpus)
     link = WorkerLink(move_up(job_link), move_up(page), move_up(bell))
     os.register_at_fork(after_in_child=link.abandon)
     faulthandler.enable(link.black_box)

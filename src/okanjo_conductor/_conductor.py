@@ -29,6 +29,7 @@ from okanjo_conductor._options import (
     check_policy,
     checked_concurrency,
     checked_env,
+    checked_key,
     checked_limit,
     checked_lookups,
     checked_progress,
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._wire.codec import Encoded
     from okanjo_conductor.clusters._base import Cluster
     from okanjo_conductor.journal import JournalEntry
+    from okanjo_conductor.sinks import Feed
 
 _STUCK_AFTER = 300.0
 """Seconds, by default."""
@@ -98,8 +100,10 @@ class Conductor(EventEmitter):
             `LocalCluster`. Options that a cluster cannot honour are refused.
         start_method: ``"fork"`` from a clean template process, or ``"spawn"`` each worker afresh;
             default: from a template where that is possible.
-        job_key: what identifies a job, as a function of it; default: the ``key`` of `jobs_queue`
-            where that has one (see `okanjo_conductor.sources`), else the job's number, from 0.
+        job_key: what identifies a job: a function of it, or the name of an item or attribute;
+            default: the ``key`` of `jobs_queue` where that has one (see
+            `okanjo_conductor.sources`); else, with a journal, the job itself or a stable hash of
+            it, and without one its number, from 0.
         retry: how often a job may be executed again after a bad end.
         job_timeout: seconds that an attempt may take, or a function of the job that gives them or
             None; the clock starts when the job does. Then the worker's stack is taken and the
@@ -164,7 +168,7 @@ class Conductor(EventEmitter):
         concurrency: int | None = None,
         cluster: str | Cluster = "processes",
         start_method: str | None = None,
-        job_key: Callable[[Any], Key] | None = None,
+        job_key: Callable[[Any], Key] | str | None = None,
         retry: Retry | None = None,
         job_timeout: float | Callable[[Any], float | None] | None = None,
         timeout_grace: float = 1.0,
@@ -188,8 +192,10 @@ class Conductor(EventEmitter):
         super().__init__()
         self._cluster = find_cluster(cluster)
         self._worker = worker
-        self._target = find_target(worker, worker_type)
-        self._program = worker, dict(worker_options or {}), job_key
+        travels = self._cluster.capabilities.is_isolated
+        self._target = find_target(worker, worker_type, travels=travels)
+        self._job_key = checked_key(job_key)
+        self._program = worker, dict(worker_options or {}), self._job_key
         """What the outcomes depend on."""
         self._worker_type = worker_type
         self._worker_limit = self._limited(worker_limit)
@@ -201,7 +207,6 @@ class Conductor(EventEmitter):
         self._concurrency = checked_concurrency(concurrency, worker)
         check_choices(start_method, buffer)
         self._start_method = start_method
-        self._job_key = job_key
         self._job_timeout = checked_timeout(job_timeout)
         self._policy = Policy(
             retry=retry or Retry(),
@@ -389,7 +394,14 @@ class Conductor(EventEmitter):
         """
         from okanjo_conductor._outcomes import Outcomes
 
-        return Outcomes(self._start, self._run_blocking, self.abort, ordered=ordered)
+        is_alone = not self._cluster.capabilities.is_concurrent
+        return Outcomes(
+            self._start,
+            self._run_blocking,
+            self.abort,
+            ordered=ordered,
+            steps=self._run_in_steps if is_alone else None,
+        )
 
     def cancel(self, key: Key) -> bool:
         """Cancel a job: it ends as cancelled, also if it is being executed.
@@ -739,6 +751,31 @@ class Conductor(EventEmitter):
                 raise
             return run.result()
 
+    def _run_in_steps(
+        self, buffer: OutcomeBuffer, stops: list[Callable[[], None]]
+    ) -> Generator[None]:
+        """Run in this thread, and pause whenever the loop is stopped by one of `stops`."""
+        from okanjo_conductor._io.light_loop import LightLoop
+
+        with closing(LightLoop()) as loop, self._life(loop):
+            generated = self._generate()
+            if hasattr(generated, "__await__"):
+                generated = loop.upgrade().run_until_complete(_generated(generated))
+            self._run = run = self._make_run(loop, buffer)
+            stops.append(loop.stop)
+            try:
+                run.begin(generated, self._stop, loop.stop)
+                while not run.is_closed:
+                    loop.run_forever()
+                    yield
+            except BaseException:  # the iteration was left, most likely
+                run.interrupt("the iteration over outcomes was left")
+                buffer.discard()
+                _run_until_closed(loop, run)
+                raise
+            yield
+            run.result()
+
     @contextmanager
     def _life(self, loop: Loop) -> Generator[None]:
         self._check_start()
@@ -770,12 +807,14 @@ class Conductor(EventEmitter):
             self._worker, boot, self._environment(), self._start_method, self._worker_limit
         )
         launch = self._cluster.launch(program)  # a template boots while this process loads the rest
-        plan = None
+        plan = feed = None
         try:
             from okanjo_conductor._run import Run
 
             if self._keeping.path is not None:
                 plan = self._open_journal()
+            elif self._keeping.sink is not None:
+                feed = self._open_feed()
             return Run(
                 self,
                 loop,
@@ -792,12 +831,20 @@ class Conductor(EventEmitter):
                 buffer_limit=self._buffer_limit,
                 sticky=self._sticky,
                 journal=plan,
+                feed=feed,
             )
         except BaseException:
             launch.abandon()
             if plan is not None:
                 plan.store.close()
+            if feed is not None:
+                feed.close()
             raise
+
+    def _open_feed(self) -> Feed:
+        from okanjo_conductor.sinks import Feed, as_sinks  # only for those who have sinks
+
+        return Feed(as_sinks(self._keeping.sink))
 
     def _open_journal(self) -> JournalPlan:
         from okanjo_conductor import _resuming as resuming  # only for those who have a journal
@@ -806,7 +853,9 @@ class Conductor(EventEmitter):
 
     def _limited(self, worker_limit: int | None) -> int:
         """Count the workers there may be, in this cluster."""
-        limit, most = checked_limit(worker_limit), self._cluster.capabilities.most_slots
+        cluster = self._cluster
+        limit = checked_limit(cluster.slots if worker_limit is None else worker_limit)
+        most = cluster.capabilities.most_slots
         return limit if most is None else min(limit, most)
 
     def _asked(self) -> dict[str, Any]:

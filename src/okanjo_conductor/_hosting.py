@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     from okanjo_conductor._io.links import WorkerEnds
     from okanjo_conductor.clusters._base import Program
 
-_links: weakref.WeakSet[WorkerLink] = weakref.WeakSet()
+_links: weakref.WeakSet[Any] = weakref.WeakSet()
 """Of the workers in this process."""
 
 
 def _abandon_links() -> None:
+    """In a process that a job has forked, say nothing in the name of any worker."""
     for link in tuple(_links):
         link.abandon()
 
@@ -49,6 +50,7 @@ class GuestHome(assignment.Home):
     def __init__(self, link: Any) -> None:
         self._link = link
         self._pid = os.getpid()
+        _links.add(link)
 
     def leave(self, code: int) -> NoReturn:
         """Say no more, and unwind whatever is going on in this thread."""
@@ -93,7 +95,6 @@ class ThreadHost:
         self._box = threading.Lock()
         """Held by who writes to the black box, or takes it away."""
         self._is_over = False
-        _links.add(self.link)
 
     def run(self) -> int:
         """Be the worker, in this thread, to its end; return its exit code."""

@@ -83,8 +83,9 @@ class InlineRuntime(Runtime):
         """Whether there is something to do in a turn."""
         return self._is_wanted()
 
-    def clear_up(self) -> None:
-        """Do nothing: between two turns nothing goes on."""
+    def clear_up(self, then: Callable[[], None]) -> None:
+        """Call `then`: between two turns nothing goes on."""
+        then()
 
     def _make_talk(self, handlers: dict[type[Any], Callable[[Any], None]]) -> InlineTalk:
         return InlineTalk(self.worker, self._place, handlers, self._check_deadline)
@@ -163,12 +164,18 @@ class InlineHost:
         """Whether it is to leave."""
         return self._home.is_condemned
 
+    @property
+    def code(self) -> int | None:
+        """Its exit code, if it has decided to leave by itself."""
+        return self._home.code
+
     def clear_up(self) -> None:
         """Let go of what a process would take with it."""
-        if self._runtime is not None:
-            self._runtime.clear_up()
         let_go(self._worker, self._place.arrays)
-        self.link.close()
+        if self._runtime is not None:
+            self._runtime.clear_up(self.link.close)
+        else:
+            self.link.close()
 
     def _begin(self) -> int | None:
         self._worker = worker = _boot.construct(worker_of(self._program), self._order)

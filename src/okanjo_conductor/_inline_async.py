@@ -43,13 +43,22 @@ class InlineAsyncRuntime(AsyncRuntime):
         """Take what has arrived."""
         self._read()
 
-    def clear_up(self) -> None:
-        """End what jobs are in flight; their outcomes count no more."""
+    def clear_up(self, then: Callable[[], None]) -> None:
+        """End what is in flight, whose outcomes count no more; call `then` when it has ended."""
         self._is_closing = True
-        self._main.cancel()
-        for attempt in tuple(self._attempts.values()):
-            if attempt.task is not None:
-                attempt.task.cancel()
+        attempts = [attempt.task for attempt in self._attempts.values()]
+        left = {task for task in (self._main, *attempts) if task is not None and not task.done()}
+
+        def note(task: asyncio.Task[None]) -> None:
+            left.discard(task)
+            if not left:
+                then()
+
+        if not left:
+            then()
+        for task in tuple(left):
+            task.add_done_callback(note)
+            task.cancel()
 
     async def _live_as_task(self) -> None:
         try:

@@ -45,24 +45,32 @@ _MOST_WORKERS = 4
 _WORKER_MODULES = ("okanjo_conductor._worker", "okanjo_conductor._async_worker")
 
 
-def find_target(worker: Any, worker_type: str) -> Target:
-    """Find out how other processes get at the worker."""
+def find_target(worker: Any, worker_type: str, *, travels: bool = True) -> Target:
+    """Find out how other processes get at the worker, if it has to be found by any."""
     if worker is None:
         return _script_target(worker_type)
     if isinstance(worker, str):
-        module, colon, name = worker.partition(":")
-        if not (module and colon and name):
-            message = f'worker={worker!r}: write "module:name"'
-            raise ConfigurationError(message)
-        if not has_spec(module):
-            message = f"worker={worker!r}: no module {module!r} can be imported from sys.path"
-            raise ConfigurationError(message)
-        return Target(reference=(module, name))
+        return _named_target(worker)
     if isinstance(worker, type):
         _check_class(worker)
     elif not callable(worker):
         message = f"worker={worker!r}: a ConductorWorker subclass, a function or 'module:name'"
         raise ConfigurationError(message)
+    return _packed_target(worker) if travels else Target()
+
+
+def _named_target(worker: str) -> Target:
+    module, colon, name = worker.partition(":")
+    if not (module and colon and name):
+        message = f'worker={worker!r}: write "module:name"'
+        raise ConfigurationError(message)
+    if not has_spec(module):
+        message = f"worker={worker!r}: no module {module!r} can be imported from sys.path"
+        raise ConfigurationError(message)
+    return Target(reference=(module, name))
+
+
+def _packed_target(worker: Any) -> Target:
     if is_importable(worker):
         return Target(reference=(worker.__module__, worker.__qualname__))
     if (packed := functions.pack(worker, is_importable)) is not None:
@@ -129,6 +137,34 @@ def checked_concurrency(concurrency: int | None, worker: Any) -> int | None:
     return concurrency
 
 
+class PartKey:
+    """Identifies a job by an item of it, where it is a mapping, or else by an attribute."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:  # journals compare it
+        return f"the part {self._name!r}"
+
+    def __call__(self, job: Any) -> Any:
+        """Return the key of a job."""
+        try:
+            return job[self._name] if isinstance(job, Mapping) else getattr(job, self._name)
+        except (KeyError, AttributeError):
+            message = f"job_key={self._name!r}: this job has none: {job!r}"
+            raise ConfigurationError(message) from None
+
+
+def checked_key(job_key: Any) -> Any:
+    """Accept a function of a job, or the name of a part of it, or None."""
+    if job_key is None or callable(job_key):
+        return job_key
+    if isinstance(job_key, str):
+        return PartKey(job_key)
+    message = f"job_key={job_key!r}: a function of the job, or the name of a field or attribute"
+    raise ConfigurationError(message)
+
+
 def checked_limit(limit: int | None) -> int:
     """Count the workers there may be."""
     if limit is None:
@@ -179,7 +215,7 @@ def check_choices(start_method: str | None, buffer: int | None) -> None:
 
 
 def check_keeping(keeping: Keeping) -> None:
-    """Refuse what no journal could do."""
+    """Refuse what no journal could do, and sinks that are none."""
     if not isinstance(keeping.path, str | os.PathLike | None):
         message = f"journal={keeping.path!r}: the path of a file"
         raise ConfigurationError(message)
@@ -191,6 +227,10 @@ def check_keeping(keeping: Keeping) -> None:
     if isinstance(keeping.rerun, str) and keeping.rerun != "failed":
         message = f'rerun={keeping.rerun!r}: "failed", a list of keys, or a function of an entry'
         raise ConfigurationError(message)
+    if keeping.sink is not None:
+        from okanjo_conductor.sinks import as_sinks  # only for those who have sinks
+
+        as_sinks(keeping.sink)
     if keeping.path is None:
         for name in _ONLY_WITH_A_JOURNAL:
             value = getattr(keeping, name)

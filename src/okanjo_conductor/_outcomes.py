@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import atexit
 import threading
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._core.outcomes import outcomes_of, size_of
 from okanjo_conductor._delivery import OutcomeBuffer, Reorderer
+from okanjo_conductor._io import loops
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 
     from okanjo_conductor._core.records import JobFailed, JobsDone
     from okanjo_conductor._types import Outcome, Report
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 class Outcomes:
     """The outcomes of a conductor's run, which begins with the iteration.
 
-    ``for`` runs the conductor in a background thread and its handlers there; ``async for`` runs it
-    in the caller's loop. Leaving the loop early aborts the run.
+    ``for`` runs the conductor in a background thread and its handlers there, or, given `steps`, in
+    the caller's; ``async for`` runs it in the caller's loop. Leaving the loop early aborts the run.
     """
 
     def __init__(
@@ -30,9 +32,11 @@ class Outcomes:
         abort: Callable[[], None],
         *,
         ordered: bool,
+        steps: Callable[[OutcomeBuffer, list[Callable[[], None]]], Generator[None]] | None = None,
     ) -> None:
         self._start = start
         self._run = run
+        self._steps = steps
         self._abort = abort
         self._ordered = ordered
 
@@ -45,6 +49,29 @@ class Outcomes:
 
     def records(self) -> Iterator[JobsDone | JobFailed]:
         """Iterate over what outcomes are made of, in the order in which jobs end."""
+        if self._steps is None or loops.is_loop_running():
+            return self._records_of_thread()
+        return self._records_of_steps(self._steps)
+
+    def _records_of_steps(
+        self, steps: Callable[[OutcomeBuffer, list[Callable[[], None]]], Generator[None]]
+    ) -> Iterator[JobsDone | JobFailed]:
+        """Run in this thread: on until there is something to take, and on."""
+        stops: list[Callable[[], None]] = []
+        """What stops the loop of the run, while it has one."""
+
+        def pause() -> None:
+            for stop in stops:
+                stop()
+
+        buffer = OutcomeBuffer(pause)
+        with closing(steps(buffer, stops)) as running:
+            for _ in running:
+                for record in buffer.take():
+                    yield record
+                    buffer.release(size_of(record))
+
+    def _records_of_thread(self) -> Iterator[JobsDone | JobFailed]:
         news = threading.Event()
         buffer = OutcomeBuffer(news.set)
         ends: list[BaseException] = []

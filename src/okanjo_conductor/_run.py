@@ -33,6 +33,7 @@ from okanjo_conductor.errors import (
     IntakeError,
     JobTimeoutError,
     SerialisationError,
+    SinkError,
     TooManyFailuresError,
 )
 from okanjo_conductor.lookups import arrays, live
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from okanjo_conductor._wire.messages import AnyMessage
     from okanjo_conductor.clusters._base import Launch, Link
     from okanjo_conductor.errors import ConductorError, ProtocolError
+    from okanjo_conductor.sinks import Feed
 
 _TICK = 0.02
 """Seconds after which outcomes that no frame announced are looked for."""
@@ -98,6 +100,7 @@ class Run:
         buffer_limit: int | None,
         sticky: list[tuple[str, Encoded]],
         journal: JournalPlan | None = None,
+        feed: Feed | None = None,
     ) -> None:
         self._owner = owner
         self._loop = loop
@@ -107,7 +110,7 @@ class Run:
         self._concurrency = concurrency
         self._slots = slots
         self._links: dict[int, Link] = {}
-        self._report = ReportBuilder()
+        self._report, self._feed = ReportBuilder(), feed
         self._journal = None if journal is None else self._make_journaling(journal)
         self.intake = Intake(jobs_queue, job_key, job_timeout, self.post, self._loop, self._journal)
         self._observer: Observer | None = None
@@ -138,6 +141,7 @@ class Run:
             self._links,
             policy,
             post=self.post,
+            measure=crew.measure,
             dump_stack=crew.dump_stack,
             emit=owner._emit,
         )
@@ -245,6 +249,11 @@ class Run:
             now - self._began, unstarted, self.last_stats, payloads=self.intake.payloads, now=now
         )
         report.stopped = "" if self._verdict is None else self._verdict.stopped
+        if self._feed is not None:
+            try:
+                self._feed.close()
+            except SinkError as error:
+                self._broken = self._broken or error
         if self._journal is not None:
             self._journal.conclude(report, is_broken=self._broken is not None)
         self._owner._note_report(report)
@@ -404,6 +413,8 @@ class Run:
 
     def _deliver(self, records: list[Record]) -> None:
         owner = self._owner
+        if self._feed is not None:
+            self._write_to_sinks(self._feed, records)
         for record in records:
             self._report.add(record)
             if isinstance(record, JobsDone):
@@ -422,6 +433,12 @@ class Run:
             self._set_pause("consumer", is_behind=True)
         if self._state.is_dry and self.intake.known():
             self._events.append(ev.IntakeReopened())
+
+    def _write_to_sinks(self, feed: Feed, records: list[Record]) -> None:
+        try:
+            feed.write(records)
+        except SinkError as error:
+            self._stop_for_journal(error)
 
     def _forget_added(self, records: list[Record]) -> None:
         for record in records:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._io.loggers import log
-from okanjo_conductor._io.memory import OomWatch, rss_of
+from okanjo_conductor._io.memory import OomWatch
 from okanjo_conductor._types import Ordinal, WorkerId, WorkerStuck
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Vitals:
     """Looks at the workers of a run.
 
     Args:
+        measure: tells how much memory a worker holds, by its number and that of its process.
         dump_stack: has a worker write down what its threads are doing; says whether it can.
         emit: tells the conductor's listeners.
     """
@@ -43,12 +44,14 @@ class Vitals:
         policy: Policy,
         *,
         post: Callable[[ev.Event], None],
+        measure: Callable[[int, int], int | None],
         dump_stack: Callable[[int], bool],
         emit: Callable[..., None],
     ) -> None:
         self._loop = loop
         self._links = links
         self._post = post
+        self._measure_one = measure
         self._dump_stack = dump_stack
         self._emit = emit
         self._measures = policy.measures_memory
@@ -123,7 +126,7 @@ class Vitals:
         self._seen[worker_id] = ordinal, since, told
 
     def _measure(self, worker_id: int, pid: int) -> None:
-        link, rss = self._links.get(worker_id), rss_of(pid)
+        link, rss = self._links.get(worker_id), self._measure_one(worker_id, pid)
         if link is None or rss is None:
             return
         claimed = link.last_started()

@@ -270,6 +270,15 @@ def test_further_attempts(conductor):
     assert (done.stdout, done.returncode) == ("", 1)
 
 
+def test_a_command_whose_worker_is_killed_is_run_again(conductor):
+    script = 'test -e once || { touch once; kill -KILL $PPID; sleep 1000; }; echo "$0"'
+    done = conductor("exec", "-v", "sh", "-c", script, ":::", "ok")
+
+    assert (done.returncode, done.stdout) == (0, "ok\n")
+    assert "1 lost" in done.stderr
+    assert not processes_of_this_test()
+
+
 def test_commands_do_not_ignore_signals(conductor):
     lines = conductor.out("exec", "sh", "-c", "trap", ":::", "1")
     status = Path("/proc/self/status")
@@ -323,17 +332,20 @@ def test_a_limit_that_follows_the_median_holds_for_what_is_being_executed(conduc
 
 
 def test_halting_soon_finishes_what_is_being_executed(conductor, tmp_path):
-    os.mkfifo(tmp_path / "gate")
-    script = "case $0 in long) cat gate; echo long;; bad) echo > gate; exit 1;; esac"
-    words = shlex.join(conductor.argv("exec", "-j2", "--halt", "soon,fail=1", "sh", "-c", script))
-    endless = f"(echo long; echo bad; yes no) | {words}; echo ${{PIPESTATUS[1]}}"
-    done = subprocess.run(
-        ["bash", "-c", endless],
-        cwd=tmp_path, env=conductor.env, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    for name in ("begun", "gate"):
+        os.mkfifo(tmp_path / name)
+    script = "case $0 in long) echo > begun; cat gate; echo long;; bad) cat begun; exit 1;; esac"
+    process = conductor.start("exec", "-j2", "--halt", "soon,fail=1", "sh", "-c", script)
+    process.stdin.write("long\nbad\n")
+    process.stdin.flush()
+    assert "job 2 exited with code 1" in process.stderr.readline()
+    with (tmp_path / "gate").open("w"):  # standard input stays open: only the rule ends the run
+        pass
+    out, said = process.stdout.read(), process.stderr.read()
+    process.communicate(timeout=DEADLINE)
 
-    assert done.stdout.split() == ["long", "3"]
-    assert "stopped early: " in done.stderr
+    assert (process.returncode, out.split()) == (3, ["long"])
+    assert "stopped early: " in said
 
 
 def test_halting_now_ends_what_is_being_executed(conductor, tmp_path):

@@ -195,8 +195,9 @@ def test_json_lines_from_standard_input(conductor, work):
 # Sinks
 
 
-def test_values_go_to_a_file(conductor, work):
-    jobs = ("run", "work.py:fields", "--jobs", "-", "--journal", "run.db")
+@pytest.mark.parametrize("journal", [(), ("--journal", "run.db")])
+def test_values_go_to_a_file(conductor, work, journal):
+    jobs = ("run", "work.py:fields", "--jobs", "-", *journal)
     expected = [{"key": text, "text": text, "length": len(text)} for text in ("a", "bcd")]
     for name in ("out.jsonl", "out.csv", "out.db", "out.parquet"):
         assert conductor.out(*jobs, "--out", name, stdin="a\nbcd\n") == []

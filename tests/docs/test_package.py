@@ -26,6 +26,7 @@ PUBLIC = {
     "JobInfo",
     "JobProgress",
     "JobState",
+    "LocalCluster",
     "LookupTable",
     "Message",
     "Outcome",

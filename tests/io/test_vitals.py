@@ -41,6 +41,7 @@ class Scene:
             self.links,
             Policy(),
             post=lambda event: None,
+            measure=lambda worker_id, pid: None,
             dump_stack=self.dump,
             emit=lambda name, stuck: self.told.append((stuck.key, stuck.stack)),
         )

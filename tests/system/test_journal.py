@@ -131,6 +131,26 @@ def test_jobs_are_told_apart_by_what_they_are(program):
     assert report.skipped == 5
 
 
+class Order:
+    def __init__(self, number):
+        self.number = number
+
+
+@pytest.mark.parametrize("jobs", [[{"number": 7, "at": 1}], [Order(7)]], ids=["field", "attribute"])
+def test_a_part_of_a_job_can_be_its_key(program, jobs):
+    made, _ = program.run(jobs, journaled.number_of, job_key="number")
+    assert values(made) == {7: 7}
+    _, report = program.run([{"number": 7, "at": 2}], journaled.number_of, job_key="number")
+    assert report.skipped == 1
+
+
+def test_a_job_without_the_part_that_is_its_key_breaks_the_source(program):
+    with pytest.raises(IntakeError, match="job_key='number': this job has none"):
+        program.conductor([{"at": 1}], job_key="number").run()
+    with pytest.raises(ConfigurationError, match="job_key=7"):
+        program.conductor([1], job_key=7)
+
+
 def test_a_key_that_no_journal_can_hold_breaks_the_source(program):
     conductor = program.conductor([1], job_key=lambda job: object())
     with pytest.raises(IntakeError) as caught:

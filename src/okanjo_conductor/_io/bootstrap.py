@@ -30,7 +30,7 @@ _MAX_DESCRIPTORS = 16
 
 
 class Target(Frozen):
-    """Where the worker comes from: exactly one field is set."""
+    """Where the worker comes from: one field is set, or none where it is at hand."""
 
     reference: tuple[str, str] | None = None
     """Module and qualified name."""
@@ -62,6 +62,8 @@ class Start(Frozen):
     log_level: int
     concurrency: int | None
     """How many jobs an async worker executes at a time; None: as it likes."""
+    cpus: list[int] | None = None
+    """Numbers of the CPUs that it may run on; None: all there are."""
 
 
 class Booted(Frozen):

@@ -63,7 +63,11 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
 
 
 class ConductorLink:
-    """Job link, outcome log, cells and output of one worker, as the conductor sees them."""
+    """Job link, outcome log, cells and output of one worker, as the conductor sees them.
+
+    Args:
+        outputs: where its standard output and error go; by default, to those of this process.
+    """
 
     def __init__(
         self,
@@ -71,6 +75,7 @@ class ConductorLink:
         ends: ConductorEnds,
         loop: Loop,
         receiver: Receiver,
+        outputs: tuple[Output, Output] | None = None,
         *,
         keeps_outcomes: bool = False,
     ) -> None:
@@ -104,10 +109,13 @@ class ConductorLink:
         """Whether the worker may write over its outcomes only when it is told so."""
         if keeps_outcomes:
             ends.cells[cells.KEPT] = 1
-        self._stdout, self._stderr = (
-            None if descriptor is None else LineForwarder(loop, descriptor, name)
-            for descriptor, name in ((ends.stdout, "stdout"), (ends.stderr, "stderr"))
-        )
+        to_stdout, to_stderr = outputs or (Output("stdout"), Output("stderr"))
+        self._output = to_stderr
+        self._forwarders = [
+            LineForwarder(loop, descriptor, output)
+            for descriptor, output in ((ends.stdout, to_stdout), (ends.stderr, to_stderr))
+            if descriptor is not None
+        ]
         self._begin_reading()
 
     @property
@@ -164,7 +172,7 @@ class ConductorLink:
     @property
     def stderr(self) -> str:
         """The last lines that the worker wrote to its standard error."""
-        return "" if self._stderr is None else self._stderr.last_lines
+        return self._output.last_lines
 
     @property
     def box_size(self) -> int:
@@ -190,7 +198,11 @@ class ConductorLink:
             if self.ahead:
                 for first in self.ahead.take():
                     self._connection.send(first)
-            segments = to_segments(message, 0)
+            self.send_frame(to_segments(message, 0))
+
+    def send_frame(self, segments: list[bytes | memoryview]) -> None:
+        """Send a message that was made into a frame."""
+        if self._is_open:
             if len(segments) == 1 and not self._connection.outbox:
                 segments = self._rest_of(segments[0])
             self._connection.outbox.append(segments)
@@ -201,8 +213,12 @@ class ConductorLink:
 
     def send_command(self, cmd: str, message: AnyMessage) -> None:
         """Send a message as `send`, and ring where the worker handles this command at once."""
-        self._owes_bell |= cmd in self.urgent
+        self.ring_for(cmd)
         self.send(message)
+
+    def ring_for(self, cmd: str) -> None:
+        """Ring with the next message, where the worker handles this command at once."""
+        self._owes_bell |= cmd in self.urgent
 
     def note_urgent(self, commands: list[str]) -> None:
         """Take note of what the worker handles during a job; it may have some of it already."""
@@ -231,9 +247,8 @@ class ConductorLink:
                 pass
             self._read_records()
             self._apply(self._applied + len(self._stash[0]))
-        for output in (self._stdout, self._stderr):
-            if output is not None:
-                output.finish()
+        for forwarder in self._forwarders:
+            forwarder.finish()
         self._stop_reading()
         self._is_closed = True
         self._log.close()
@@ -364,18 +379,13 @@ class ConductorLink:
             os.write(self._ends.bell, b"\0")
 
 
-class LineForwarder:
-    """Passes a worker's output on to this process's own, line by line, untorn."""
+class Output:
+    """One of a worker's streams, as it comes out of this process's own."""
 
-    def __init__(self, loop: Loop, descriptor: int, name: str) -> None:
-        self._loop = loop
-        self._descriptor = descriptor
+    def __init__(self, name: str) -> None:
         self._name = name
-        self._begun = b""
-        """A line that has not ended yet."""
         self._passed_on = b""
         """The last of what was passed on."""
-        loop.add_reader(descriptor, self._on_readable)
 
     @property
     def last_lines(self) -> str:
@@ -383,12 +393,34 @@ class LineForwarder:
         lines = self._passed_on.decode("utf-8", "replace").splitlines()
         return "\n".join(lines[-_LAST_LINES:])
 
+    def write(self, data: bytes) -> None:
+        """Pass whole lines on."""
+        self._passed_on = (self._passed_on + data[-_LAST_BYTES:])[-_LAST_BYTES:]
+        stream = getattr(sys, self._name)
+        try:
+            stream.write(data.decode("utf-8", "replace"))
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            return  # the user's own stream is closed, broken or None: nobody is listening
+
+
+class LineForwarder:
+    """Passes a worker's output on, line by line, untorn."""
+
+    def __init__(self, loop: Loop, descriptor: int, output: Output) -> None:
+        self._loop = loop
+        self._descriptor = descriptor
+        self._output = output
+        self._begun = b""
+        """A line that has not ended yet."""
+        loop.add_reader(descriptor, self._on_readable)
+
     def finish(self) -> None:
         """Pass on what is left, and read no more. The caller closes the descriptor."""
         while self._read():
             pass
         if self._begun:
-            self._write(self._begun + b"\n")
+            self._output.write(self._begun + b"\n")
         self._loop.remove_reader(self._descriptor)
 
     def _on_readable(self) -> None:
@@ -406,20 +438,11 @@ class LineForwarder:
         lines, end, rest = (self._begun + data).rpartition(b"\n")
         self._begun = rest
         if end:
-            self._write(lines + end)
+            self._output.write(lines + end)
         if len(rest) > _LONGEST_LINE:
-            self._write(rest)
+            self._output.write(rest)
             self._begun = b""
         return True
-
-    def _write(self, data: bytes) -> None:
-        self._passed_on = (self._passed_on + data[-_LAST_BYTES:])[-_LAST_BYTES:]
-        stream = getattr(sys, self._name)
-        try:
-            stream.write(data.decode("utf-8", "replace"))
-            stream.flush()
-        except (OSError, ValueError, AttributeError):
-            return  # the user's own stream is closed, broken or None: nobody is listening
 
 
 _LAST_LINES, _LAST_BYTES = 20, 1 << 13

@@ -28,15 +28,21 @@ _STANDARD = 3
 
 
 class Launched:
-    """A process and the socket on which it takes orders."""
+    """A process and the socket on which it takes orders.
 
-    def __init__(self, boot: Boot, env: dict[str, str], deadman: int) -> None:
+    Args:
+        python: path of its interpreter; None: that of this process.
+    """
+
+    def __init__(
+        self, boot: Boot, env: dict[str, str], deadman: int, python: str | None = None
+    ) -> None:
         self.socket, theirs = socket.socketpair()
         with ExitStack() as undo, theirs:
             undo.callback(self.socket.close)
             for end in (self.socket, theirs):
                 end.setblocking(True)  # socket.setdefaulttimeout() may have said otherwise
-            self.pid = _spawn(theirs.fileno(), env)
+            self.pid = _spawn(theirs.fileno(), env, python or sys.executable)
             undo.pop_all()
         with suppress(OSError):  # it died at once: its exit tells
             bootstrap.send(self.socket, boot, [deadman])
@@ -49,10 +55,10 @@ class EarlyTemplate:
         OSError: no process can be started.
     """
 
-    def __init__(self, boot: Boot, env: dict[str, str]) -> None:
+    def __init__(self, boot: Boot, env: dict[str, str], python: str | None = None) -> None:
         self.switch = DeadMansSwitch()
         try:
-            self.process = Launched(boot, env, self.switch.read_end)
+            self.process = Launched(boot, env, self.switch.read_end, python)
         except BaseException:
             self.switch.close()
             raise
@@ -66,14 +72,14 @@ class EarlyTemplate:
             os.waitpid(self.process.pid, 0)
 
 
-def _spawn(descriptor: int, env: dict[str, str]) -> int:
+def _spawn(descriptor: int, env: dict[str, str], python: str) -> int:
     """Start the process, in a group of its own, with this descriptor and the standard streams."""
     target = _STANDARD if descriptor != _STANDARD else _STANDARD + 1  # dup2 makes it inheritable
     code = _CODE.format(root=_ROOT, descriptor=target)
     actions = [(os.POSIX_SPAWN_CLOSE, number) for number in _inheritable() if number != descriptor]
     return os.posix_spawn(
-        sys.executable,
-        [sys.executable, *_interpreter_flags(), "-c", code],
+        python,
+        [python, *_interpreter_flags(), "-c", code],
         env,
         file_actions=[
             *actions,

@@ -72,6 +72,12 @@ def is_asyncio_loaded() -> bool:
     return "asyncio" in sys.modules
 
 
+def is_loop_running() -> bool:
+    """Whether this thread is within a loop of asyncio's, which must not be run by another one."""
+    asyncio: Any = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None
+
+
 def new_asyncio_loop() -> asyncio.AbstractEventLoop:
     """Make an event loop of asyncio's: uvloop's, where that is installed."""
     try:

@@ -41,6 +41,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
+from okanjo_conductor._io.memory import rss_of
 from okanjo_conductor._io.threads import Threads
 from okanjo_conductor._plain import Frozen
 from okanjo_conductor.errors import ConfigurationError
@@ -180,6 +181,8 @@ class Cluster:
     name: str = "cluster"
     """How messages call it, as in ``cluster="processes"``."""
     capabilities: Capabilities = Capabilities()
+    slots: int | None = None
+    """How many workers there are where nobody says; None: as many as suit this machine."""
 
     def launch(self, program: Program) -> Launch:
         """Begin what takes long: a run is about to begin.
@@ -235,6 +238,10 @@ class Crew:
         The worker's exit is then reported, with code 0.
         """
         return False
+
+    def measure(self, worker_id: int, pid: int) -> int | None:  # noqa: ARG002 - for who asks others
+        """Tell how many bytes of memory a worker holds, or None where that is not known yet."""
+        return rss_of(pid)
 
     def dump_stack(self, worker_id: int) -> bool:
         """Have a worker's link hold what its threads are doing, soon; say whether it will."""

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from okanjo_conductor._io.bootstrap import Start
+    from okanjo_conductor._io.conductor_link import Output
     from okanjo_conductor._io.launching import EarlyTemplate
     from okanjo_conductor._io.links import WorkerEnds
     from okanjo_conductor._io.loops import Loop, Timer
     from okanjo_conductor.clusters._base import Program, Watcher
+    from okanjo_conductor.clusters.local import LocalCluster
 
 _LEAVE_PATIENCE = 2.0
 """Seconds that a process which was hung up on may take to leave."""
@@ -48,26 +50,32 @@ class ProcessCrew(Crew):
     """Starts, signals and watches worker processes.
 
     Args:
+        cluster: says what belongs to a slot.
         spawns: whether each worker is a fresh process.
         arrays: descriptor of what all workers read, if there is such a thing.
         early: a template that was launched already.
+        outputs: makes what a worker's output goes to; None: the streams of this process.
     """
 
     def __init__(
         self,
         loop: Loop,
         watcher: Watcher,
+        cluster: LocalCluster,
         program: Program,
         *,
         spawns: bool,
         arrays: int | None,
         early: EarlyTemplate | None,
+        outputs: Callable[[int], tuple[Output, Output]] | None = None,
     ) -> None:
         self._loop = loop
         self._watcher = watcher
+        self._cluster = cluster
         self._program = program
         self._spawns = spawns
         self._arrays = arrays
+        self._outputs = outputs
         self._switch = DeadMansSwitch() if early is None else early.switch
         self._processes: set[_Process] = set()
         self._homes: dict[int, _Process] = {}
@@ -86,16 +94,19 @@ class ProcessCrew(Crew):
         except OSError as error:
             raise OSError(links.NONE_LEFT.format(error)) from error
         try:
-            process = self._home()
+            process = self._home(order.slot)
         except OSError as error:
             ours.close()
             theirs.close()
             raise OSError(_NO_PROCESS.format(error)) from error
+        worker_id = order.worker_id
+        outputs = None if self._outputs is None else self._outputs(worker_id)
         link = ConductorLink(
-            order.worker_id, ours, self._loop, self._watcher, keeps_outcomes=page is not None
+            worker_id, ours, self._loop, self._watcher, outputs, keeps_outcomes=page is not None
         )
-        self._links[order.worker_id] = link
-        self._assign(order, theirs, process)
+        self._links[worker_id] = link
+        cpus = self._cluster.cpus_of(self._program, order.slot)
+        self._assign(order._replace(cpus=cpus), theirs, process)
         return link
 
     def _assign(self, order: Start, ends: WorkerEnds, process: _Process) -> None:
@@ -182,26 +193,27 @@ class ProcessCrew(Crew):
         if self._template is process:
             self._template = None
 
-    def _home(self) -> _Process:
-        """Find the process for the next worker, or start it."""
+    def _home(self, slot: int) -> _Process:
+        """Find the process for the next worker of a slot, or start it."""
         if self._spawns:
-            return self._launch()
+            return self._launch(slot)
         if self._template is None:
-            self._template = self._launch()
+            self._template = self._launch(slot)
         return self._template
 
     def _reassign(self, order: Start, ends: WorkerEnds) -> None:
         """Give an order to a process of its own."""
         try:
-            self._assign(order, ends, self._launch())
+            self._assign(order, ends, self._launch(order.slot))
         except OSError as error:
             ends.close()
             detail = _NO_PROCESS.format(error)
             self._loop.call_soon(self.worker_ended, order.worker_id, None, None, detail)
 
-    def _launch(self) -> _Process:
-        program = self._program
-        return self._watch(Launched(program.boot, program.env, self._switch.read_end))
+    def _launch(self, slot: int) -> _Process:
+        cluster, program = self._cluster, self._program
+        env = cluster.env_of(program, slot)
+        return self._watch(Launched(program.boot, env, self._switch.read_end, cluster.python))
 
     def _watch(self, launched: Launched) -> _Process:
         process = _Process(self, self._loop, launched)

@@ -133,8 +133,10 @@ class InlineCrew(Crew):
 
     def _go_on(self, worker_id: int, host: Any, code: int | None) -> None:
         """Do what follows from a turn: its end, or another turn."""
+        if code is None:
+            code = host.code
         if code is not None or host.is_condemned:
-            self._loop.call_soon(self._end, worker_id, code, "" if code is not None else _ENDED)
+            self._loop.call_soon(self._end, worker_id, code, _ENDED if code is None else "")
             host.raise_interrupt()
         elif host.has_work:
             self._schedule(worker_id)

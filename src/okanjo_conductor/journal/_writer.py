@@ -118,6 +118,8 @@ class Writer:
         self._syncing = Syncing(store.live)
         self._changed = threading.Condition()
         self._work = Work()
+        self._is_idle = False
+        """The thread waits for work."""
         self._is_hurried = False
         """Somebody waits for the next commit."""
         self._is_closing = False
@@ -134,7 +136,7 @@ class Writer:
         with self._changed:
             self.backlog += len(records)
             self._work.batches.append((time.time(), records))
-            self._changed.notify()
+            self._wake()
 
     def meet(self, keys: list[str]) -> None:
         """Note that this run's source has given jobs that have their outcome from an earlier run.
@@ -144,12 +146,18 @@ class Writer:
         """
         with self._changed:
             self._work.met.append(keys)
-            self._changed.notify()
+            self._wake()
 
     def suspect(self, key: str, times: int) -> None:
         """Note how many times the whole machine went down while a job was executing."""
         with self._changed:
             self._work.suspects.append((key, times))
+            self._wake()
+
+    def _wake(self) -> None:
+        """Wake the thread if it waits for work; until its next turn, it is better left asleep."""
+        if self._is_idle:
+            self._is_idle = False
             self._changed.notify()
 
     def note_total(self, total: int) -> None:
@@ -192,7 +200,9 @@ class Writer:
         """Wait for work, not for ever; return all there is, and whether it is the last."""
         with self._changed:
             if not self._work.is_due:
+                self._is_idle = True
                 self._changed.wait(PERIOD)
+                self._is_idle = False
             while not self._is_hurried and (rest := not_before - time.monotonic()) > 0:
                 self._changed.wait(rest)
             work, self._work = self._work, Work()

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Sink:
     """Base of all sinks: subclass it to write to something else.
 
-    All methods are called by one thread at a time, which is not the one that the conductor's
-    handlers run in. Whatever they raise stops the run, which can be resumed.
+    All methods are called by one thread at a time: with a journal, by the one that commits.
+    Whatever they raise stops the run; with a journal, it can be resumed.
 
     Attributes:
         name: what the journal knows the sink by, the same whenever the program is started.

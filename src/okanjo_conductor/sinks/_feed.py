@@ -30,6 +30,7 @@ class Feed:
         require_names(sinks)
         self._sinks: list[Sink] = []
         self._count = 0
+        self._is_broken = False
         try:
             for sink in sinks:
                 with blamed(sink, "opening it"):
@@ -42,7 +43,9 @@ class Feed:
             raise
 
     def write(self, records: Iterable[Record]) -> None:
-        """Give them the outcomes of these records."""
+        """Give them the outcomes of these records; nothing more after an error."""
+        if self._is_broken:
+            return
         outcomes = [
             outcome
             for record in records
@@ -50,10 +53,12 @@ class Feed:
             for outcome in outcomes_of(record)
         ]
         self._count += len(outcomes)
+        self._is_broken = True
         for sink in self._sinks:
             if wanted := [outcome for outcome in outcomes if is_wanted(sink, outcome)]:
                 with blamed(sink, "writing to it"):
                     sink.write(wanted, self._count)
+        self._is_broken = False
 
     def close(self) -> None:
         """Close them all; raise the first of what goes wrong."""

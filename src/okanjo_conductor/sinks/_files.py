@@ -243,7 +243,7 @@ class Csv(_File):
         text = io.StringIO()
         writer = csv.writer(text, delimiter=self._delimiter, lineterminator="\n")
         for outcome in outcomes:
-            row = self._row(outcome)
+            row = checked_row(self, outcome, self._row(outcome))
             if self._columns is None:
                 self._columns = self._given or list(row)
                 writer.writerow(self._columns)
@@ -260,11 +260,11 @@ def _opened(path: str, mode: str) -> BinaryIO:
     return open(path, mode)  # type: ignore[return-value]  # noqa: PTH123 - it is binary
 
 
-def require_known(sink: Sink, outcome: Outcome, row: Any, columns: Sequence[str]) -> None:
-    """Refuse a row with fields for which there is no column.
+def checked_row(sink: Sink, outcome: Outcome, row: Any) -> dict[str, Any]:
+    """Accept a row that is a dict.
 
     Raises:
-        SinkError: it has some.
+        SinkError: it is none.
     """
     if not isinstance(row, dict):
         message = (
@@ -272,6 +272,17 @@ def require_known(sink: Sink, outcome: Outcome, row: Any, columns: Sequence[str]
             "let it return a dict, by the names of columns"
         )
         raise SinkError(message)
+    return row
+
+
+def require_known(
+    sink: Sink, outcome: Outcome, row: dict[str, Any], columns: Sequence[str]
+) -> None:
+    """Refuse a row with fields for which there is no column.
+
+    Raises:
+        SinkError: it has some.
+    """
     if new := [name for name in row if name not in columns]:
         message = (
             f"{sink!r}: the outcome of job {outcome.key!r} has fields for which there is no "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor.errors import SinkError
 from okanjo_conductor.sinks._base import Sink
-from okanjo_conductor.sinks._files import checked_exists, require_known
+from okanjo_conductor.sinks._files import checked_exists, checked_row, require_known
 from okanjo_conductor.sinks._rows import flat, json_text
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class SqliteTable(Sink):
     def write(self, outcomes: Sequence[Outcome], seq: int) -> Any:
         """Insert their rows, all or none."""
         del seq
-        rows = [(outcome, self._row(outcome)) for outcome in outcomes]
+        rows = [(outcome, checked_row(self, outcome, self._row(outcome))) for outcome in outcomes]
         self._all("BEGIN IMMEDIATE")
         try:
             self._insert(rows)
@@ -137,6 +137,7 @@ class SqliteTable(Sink):
         except BaseException:
             with suppress(sqlite3.Error):
                 self._all("ROLLBACK")
+            self._columns = self._columns_there()
             raise
         return position
 

@@ -718,7 +718,7 @@ def _async_worker(scene: _Scene) -> None:
 
 def _async_crash(scene: _Scene) -> None:
     jobs = [*range(40), ("crash_until", 3), *range(40)]
-    ran = scene.run(jobs, worker=AsyncCheckWorker, concurrency=10, retry=Retry(crashes=1))
+    ran = scene.run(jobs, worker=AsyncCheckWorker, concurrency=10, retry=Retry(crashes=2))
     outcome = ran.outcomes[40]
     _expect(outcome.value, 3, "the attempt in which a job is done that crashes twice")
     _expect(ran.report.done, 81, "jobs done around it")

@@ -1,0 +1,314 @@
+"""Workers on the nodes of a Ray cluster: `RayCluster`, from the extra ``ray``.
+
+Ray places one agent actor per node, watches it, and carries bytes; the agent starts the workers
+there. What that means is told in `_agent` and `_remote`. Here is only what is Ray's:
+
+- an agent is tied to its node, and reserves there the CPUs that its workers use;
+- packets go to it by a method call each; they come back by a method that waits for them, called
+  again and again (a *long poll*), two at a time, so that one waits while the other travels;
+- Ray never restarts an agent, nor repeats a call: its words "restarted" and "repeated" know nothing
+  of jobs that were executed already.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from okanjo_conductor._io.loops import call_soon
+from okanjo_conductor.clusters._agent import BEAT, Agent
+from okanjo_conductor.clusters._remote import Node, RemoteCluster
+from okanjo_conductor.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from concurrent.futures import Future
+
+    from okanjo_conductor._io.loops import Loop
+    from okanjo_conductor.clusters._remote import Engine, Events
+
+_LOOK = 0.5
+"""Seconds between looks at which nodes there are."""
+_POLL = 1.0
+"""Seconds that an agent waits for something to say before it says that it lives."""
+_POLLS = 2
+"""Calls that wait at a time."""
+_WARNING = 30
+"""A level of `logging`."""
+_HINT = (
+    "If the cluster asks for a token, as clusters do by default since Ray 2.59, set RAY_AUTH_TOKEN "
+    "or RAY_AUTH_TOKEN_PATH, and leave RAY_AUTH_MODE alone"
+)
+
+
+class RayCluster(RemoteCluster):
+    """Workers on the nodes of a Ray cluster, one agent per node.
+
+    Where this process is connected with a Ray cluster already (``ray.init()``), that one is used.
+    Otherwise each run connects, and disconnects at its end.
+
+    Args:
+        address: of the cluster, as for ``ray.init()``; None: what ``RAY_ADDRESS`` says, or a local
+            cluster that ends with the run.
+        nodes: use no more than so many; default: all that can be used, also those that join later.
+        slots_per_node: workers per node, each of which reserves a CPU; default: its CPUs.
+        resources: what an agent asks for besides, by name: ``{"GPU": 2, "fast_disk": 1}``. Nodes
+            that do not have it are not used.
+        runtime_env: Ray's description of the environment of agents and workers: packages, files.
+        lease: seconds for which an agent works on without news of its conductor; and, where it is
+            not certain that a lost agent has ended, those after which its jobs go to others.
+        placement_timeout: seconds until a run without any node for its workers is given up.
+
+    Raises:
+        ConfigurationError: Ray is not installed, or a number makes no sense.
+    """
+
+    name = "ray"
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        nodes: int | None = None,
+        slots_per_node: int | None = None,
+        resources: Mapping[str, float] | None = None,
+        runtime_env: Mapping[str, Any] | None = None,
+        lease: float = 5.0,
+        placement_timeout: float = 60.0,
+    ) -> None:
+        super().__init__(
+            lease=lease,
+            placement_timeout=placement_timeout,
+            nodes=nodes,
+            slots_per_node=slots_per_node,
+        )
+        try:
+            __import__("ray")
+        except ImportError as error:
+            message = "RayCluster needs Ray: pip install 'okanjo-conductor[ray]'"
+            raise ConfigurationError(message) from error
+        self.address = address
+        self.resources = dict(resources or {})
+        self.runtime_env = dict(runtime_env or {})
+
+    def make_engine(self) -> Engine:
+        """Make the engine of a run."""
+        return _RayEngine(self)
+
+
+class _AgentActor:
+    """The agent, as Ray sees it."""
+
+    def __init__(self, setup: tuple[Any, ...], arrays: bytes | None) -> None:
+        if os.environ.get("OMP_NUM_THREADS") == str(setup[-1]):
+            del os.environ["OMP_NUM_THREADS"]  # by Ray, for an actor that has all CPUs to itself
+        self._agent = Agent(setup, arrays, lambda: os._exit(1))
+
+    def put(self, packet: bytes) -> None:
+        self._agent.put(packet)
+
+    def poll(self) -> bytes | None:
+        return self._agent.take(_POLL)
+
+
+class _RayEngine:
+    """Agents as actors. A thread of its own connects and looks which nodes there are."""
+
+    def __init__(self, cluster: RayCluster) -> None:
+        self._cluster = cluster
+        self._agents: dict[int, _Actor] = {}
+        self._rooms: dict[str, int] = {}
+        self._known: tuple[list[Node], str] | None = None
+        self._arrays: Any = None
+        self._is_ours = False
+        """Whether we have connected this process, and so disconnect it."""
+        self._stop = threading.Event()
+
+    def open(self, loop: Loop, events: Events) -> None:
+        """Connect, and look which nodes there are, in a thread."""
+        self._loop, self._events = loop, events
+        self._thread = threading.Thread(target=self._look, name="okanjo-conductor-ray", daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        try:
+            self._connect()
+        except Exception as error:
+            call_soon(self._loop, self._events.on_failed, _why_not(self._cluster.address, error))
+            return
+        while True:
+            with suppress(Exception):  # its head may be away for a moment
+                self._tell_nodes()
+            if self._stop.wait(_LOOK):
+                return
+
+    def _connect(self) -> None:
+        import ray
+
+        if ray.is_initialized():
+            return
+        self._is_ours = True
+        ray.init(self._cluster.address, log_to_driver=False, logging_level=_WARNING)
+
+    def _tell_nodes(self) -> None:
+        import ray
+
+        cluster = self._cluster
+        found: list[Node] = []
+        there: list[str] = []
+        for entry in ray.nodes():  # type: ignore[no-untyped-call]
+            if not entry["Alive"]:
+                continue
+            has = entry["Resources"]
+            label = entry["NodeManagerHostname"]
+            there.append(f"{label} with {_shown(has)}")
+            room = cluster.slots_per_node or int(has.get("CPU", 0))
+            wanted = {"CPU": room, **cluster.resources}
+            if room and all(has.get(name, 0) >= amount for name, amount in wanted.items()):
+                found.append(Node(entry["NodeID"], room, f"{label} ({entry['NodeID'][:8]})"))
+        # Those in use first, so that a node that joins does not take the place of one of them.
+        found.sort(key=lambda node: (node.name not in self._rooms, node.name))
+        found = found[: cluster.nodes]
+        asked = _shown({"CPU": cluster.slots_per_node or 1, **cluster.resources})
+        facts = f"of each node {asked} was asked for, and there is {'; '.join(there) or 'no node'}"
+        if (found, facts) != self._known:
+            self._known = found, facts
+            self._rooms = {node.name: node.room for node in found}
+            call_soon(self._loop, self._events.on_nodes, found, facts)
+
+    def start_agent(
+        self, agent_id: int, node: str, setup: tuple[Any, ...], arrays: bytes | None
+    ) -> None:
+        """Have Ray start an actor on this node, and nowhere else."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        if arrays is not None and self._arrays is None:
+            self._arrays = ray.put(arrays)  # once; Ray brings it to a node once
+        asked = {"CPU": self._rooms[node], **self._cluster.resources}
+        handle = (
+            ray.remote(concurrency_groups={"poll": _POLLS})(_AgentActor)  # type: ignore[call-overload]
+            .options(
+                num_cpus=asked.pop("CPU"),
+                num_gpus=asked.pop("GPU", 0),
+                resources=asked,
+                max_restarts=0,
+                max_task_retries=0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+                runtime_env=self._cluster.runtime_env or None,
+            )
+            .remote(setup, self._arrays)
+        )
+        self._agents[agent_id] = _Actor(agent_id, handle, self._loop, self._events)
+
+    def put(self, agent_id: int, packet: bytes) -> None:
+        """Call the agent."""
+        agent = self._agents.get(agent_id)
+        if agent is not None:
+            agent.put(packet)
+
+    def beat(self, agent_id: int) -> None:
+        """Call the agent with nothing."""
+        self.put(agent_id, BEAT)
+
+    def kill_agent(self, agent_id: int) -> None:
+        """Have Ray end the actor."""
+        agent = self._agents.pop(agent_id, None)
+        if agent is not None:
+            agent.kill()
+
+    def close(self, then: Callable[[], None]) -> None:
+        """End the actors; disconnect, if we have connected."""
+        threading.Thread(target=self._close, args=(then,), name="okanjo-conductor-ray-end").start()
+
+    def _close(self, then: Callable[[], None]) -> None:
+        self._stop.set()
+        self._thread.join()
+        for agent_id in tuple(self._agents):
+            self.kill_agent(agent_id)
+        self._arrays = None
+        if self._is_ours:
+            import ray
+
+            ray.shutdown()
+        call_soon(self._loop, then)
+
+
+class _Actor:
+    """One agent: its actor, and the calls that wait for what it says."""
+
+    def __init__(self, agent_id: int, handle: Any, loop: Loop, events: Events) -> None:
+        self._agent_id = agent_id
+        self._handle = handle
+        self._loop = loop
+        self._events = events
+        self._poll = handle.poll.options(concurrency_group="poll")
+        self._is_over = False
+        for _ in range(_POLLS):
+            self._wait()
+
+    def put(self, packet: bytes) -> None:
+        """Call it with a packet; what comes of the call is seen by those that wait."""
+        self._handle.put.remote(packet)
+
+    def kill(self) -> None:
+        """End it."""
+        import ray
+
+        self._is_over = True
+        with suppress(Exception):  # it is gone
+            ray.kill(self._handle)
+
+    def _wait(self) -> None:
+        future: Future[Any] = self._poll.remote().future()
+        future.add_done_callback(lambda done: call_soon(self._loop, self._on_done, done))
+
+    def _on_done(self, future: Future[Any]) -> None:
+        error = future.exception()
+        if self._is_over:
+            return
+        if error is not None:
+            self._on_error(error)
+            return
+        packet = future.result()
+        if packet is None:
+            return  # it has ended, and has said so
+        self._wait()
+        self._events.on_packet(self._agent_id, packet)
+
+    def _on_error(self, error: BaseException) -> None:
+        self._is_over = True
+        text = str(error).strip()
+        # Ray tells apart a process that has ended and a node that is not heard of.
+        is_certain = "worker process has died" in text
+        lost = partial(self._events.on_lost, is_certain=is_certain)
+        lost(self._agent_id, _in_short(text))
+
+
+def _in_short(text: str) -> str:
+    """Leave out what Ray says of its inner life; what an exception was comes last."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if any("Traceback" in line for line in lines) or "Error" in lines[-1]:
+        return lines[-1]
+    kept = [line for line in lines if "died" in line or "exit" in line.lower()]
+    return " ".join(kept or lines[:1])
+
+
+def _why_not(address: str | None, error: Exception) -> str:
+    where = "" if address is None else f" at {address}"
+    text = f"no connection with the Ray cluster{where}: {type(error).__name__}: {error}"
+    return f"{text}. {_HINT}" if isinstance(error, ConnectionError) else text
+
+
+def _shown(resources: Mapping[str, float]) -> str:
+    """Show amounts by name, without what Ray adds for itself."""
+    mine = {"memory", "object_store_memory"}
+    shown = [
+        f"{name}: {amount:g}"
+        for name, amount in resources.items()
+        if name not in mine and not name.startswith("node:")
+    ]
+    return "{" + ", ".join(shown) + "}"

@@ -1,0 +1,129 @@
+"""Workers on a Ray cluster of two nodes, all on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from okanjo_conductor import Cause, Conductor
+from okanjo_conductor.errors import WorkerStartError
+from okanjo_conductor.testing import check_cluster, cluster_checks
+from okanjo_conductor.testing._cluster_jobs import CheckWorker
+
+from .engines import EngineProcess
+
+ray = pytest.importorskip("ray", reason="there is no wheel of Ray for this Python")
+
+from okanjo_conductor.clusters.ray import RayCluster  # noqa: E402 - only where there is Ray
+
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("default"),  # Ray's own
+]
+
+
+@pytest.fixture(scope="session")
+def nodes(tmp_path_factory):
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    home = tmp_path_factory.mktemp("ray")
+    process = EngineProcess("ray_nodes.py", home)
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(home / "token")
+    try:
+        ray.init(process.address, log_to_driver=False, logging_level="error")
+        yield process
+    finally:
+        ray.shutdown()
+        del os.environ["RAY_AUTH_TOKEN_PATH"]
+        process.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(nodes):
+    """In place of the one for processes of this machine: Ray's own come and go."""
+    yield
+    nodes.check_no_workers()
+
+
+@pytest.mark.parametrize("check", cluster_checks())
+def test_it_does_what_runs_rely_on(nodes, check):
+    check_cluster(lambda: RayCluster(nodes.address), only=[check], deadline=120)
+
+
+def run_and_harm(cluster, harm, jobs=3000, **options):
+    """Run jobs, do harm after the first outcomes; nothing must be lost."""
+    conductor = Conductor(
+        CheckWorker, jobs_queue=range(jobs), cluster=cluster, logging=False, **options
+    )
+    pids, outcomes = [], []
+    conductor.on("worker_start", lambda _, pid: pids.append(pid))
+
+    def note(outcome):
+        outcomes.append(outcome)
+        if len(outcomes) == 1:
+            harm(pids)
+
+    conductor.on("job_done", note)
+    report = conductor.run()
+    assert (report.done, report.failed) == (jobs, 0)
+    assert len({outcome.key for outcome in outcomes}) == jobs
+    return report, outcomes
+
+
+def charged(outcomes):
+    return [o.key for o in outcomes if any(a.cause is not Cause.PREEMPTED for a in o.history)]
+
+
+def test_a_worker_that_is_killed_loses_nothing(nodes):
+    report, _ = run_and_harm(
+        RayCluster(nodes.address), lambda pids: os.kill(pids[0], signal.SIGKILL), worker_limit=2
+    )
+    assert report.workers_lost == 1
+
+
+def test_an_agent_that_is_killed_loses_nothing(nodes):
+    def harm(_):
+        agents = nodes.pids(lambda line: line.startswith("ray::_AgentActor"))
+        os.kill(agents[0], signal.SIGKILL)
+
+    report, outcomes = run_and_harm(RayCluster(nodes.address), harm, worker_limit=2)
+    assert charged(outcomes) == []
+    assert report.workers_lost == 1
+
+
+def test_a_node_that_is_killed_loses_nothing(nodes, tmp_path):
+    """Its raylet, that is; what it had started lives on, and ends with the lease."""
+    number = nodes.ask("add")
+    jobs = [*[("meet", str(tmp_path), n, 4) for n in range(3)], *range(1000)]
+    cluster = RayCluster(nodes.address, slots_per_node=1, lease=2.0)
+    conductor = Conductor(CheckWorker, jobs_queue=jobs, cluster=cluster, worker_limit=3)
+    outcomes, exits = [], []
+
+    def kill_once_all_are_at_work():
+        while len(list(tmp_path.glob("*.here"))) < 3:
+            pause.wait(0.01)
+        nodes.ask(f"kill {number}")
+
+    def note_exit(end):
+        exits.append(end)
+        (tmp_path / "3.here").touch()  # the others go on
+
+    pause = threading.Event()
+    killer = threading.Thread(target=kill_once_all_are_at_work)
+    conductor.on("job_done", outcomes.append)
+    conductor.on("worker_exit", note_exit)
+    killer.start()
+    report = conductor.run()
+    killer.join()
+    assert (report.done, report.failed, report.workers_lost) == (1003, 0, 1)
+    assert len({outcome.key for outcome in outcomes}) == 1003
+    assert charged(outcomes) == []
+    assert "was lost" in exits[0].detail
+
+
+def test_what_no_node_has_is_asked_for_in_vain_and_that_is_said(nodes):
+    cluster = RayCluster(nodes.address, resources={"quantum": 1}, placement_timeout=1.0)
+    with pytest.raises(WorkerStartError, match=r"quantum: 1.* was asked for, and there is .*CPU"):
+        Conductor(CheckWorker, jobs_queue=[1], cluster=cluster, logging=False).run()
