@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,8 +12,14 @@ from typing import Any
 from benchmarks import jobs
 from benchmarks.contenders import WORKERS
 from okanjo_conductor import Conductor
+from okanjo_conductor.journal._store import Store
 
 _NOOPS, _SPINS = 100_000, 2_000
+_INSERT = """
+INSERT OR REPLACE INTO jobs(
+    run, state, key, value, attempts, worker_id, slot, nanoseconds, finished_at
+) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
 _PAIRS = 5
 """Runs with and without a journal, in turns, so that both meet the same mood of the machine."""
 
@@ -57,17 +62,17 @@ def _seconds(function: Callable[[Any], Any], batch: Any, *, has_journal: bool) -
 
 
 def _one_by_one(count: int) -> float:
-    """Commit a row for each job, as a program does that keeps account by itself."""
+    """Commit each job by itself, into the same tables."""
     with tempfile.TemporaryDirectory() as folder:
-        connection = sqlite3.connect(Path(folder, "run.db"), isolation_level=None)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("CREATE TABLE jobs(key TEXT PRIMARY KEY, state TEXT, value, at REAL)")
+        store = Store(Path(folder, "run.db"))
+        store.begin()
+        connection = store.connect()
         began = time.perf_counter()
         for number in range(count):
-            connection.execute(
-                "INSERT INTO jobs VALUES(?, 'done', ?, ?)", (str(number), number, time.time())
-            )
+            row = (store.run, "done", str(number), number, 1, 1, 0, 1000, time.time())
+            connection.execute(_INSERT, row)
         took = time.perf_counter() - began
         connection.close()
+        store.end("done")
+        store.close()
     return took
