@@ -123,6 +123,7 @@ class Run:
         self._crew = crew = launch.open(
             loop, self, None if self._arena is None else self._arena.descriptor
         )
+        crew.publish(lambda: live.tables_among(owner.lookups))
         make_threads = partial(crew.make_threads, loop=loop)
         self.lookups = Desk(owner, loop, self._links, self._arena, make_threads)
         self.posts = Posts(

@@ -69,10 +69,10 @@ class SubprocessEngine:
         nodes = list(self.cluster.places)
         self.events.on_nodes(nodes, f"there are {len(nodes)} nodes in this test")
 
-    def start_agent(self, agent_id, node, setup, arrays):
+    def start_agent(self, agent_id, node, setup, blobs):
         agent = _Subprocess(agent_id, self)
         self.agents[agent_id] = self.started[agent_id] = agent
-        agent.send(pickle.dumps((self.cluster.doctor(setup), arrays)))
+        agent.send(pickle.dumps((self.cluster.doctor(setup), blobs)))
 
     def put(self, agent_id, packet):
         self.agents[agent_id].send(packet)
@@ -157,8 +157,8 @@ def _exactly(sock, count):
 def main():
     """Be an agent."""
     sock = socket.socket(fileno=int(sys.argv[1]))
-    setup, arrays = pickle.loads(_receive(sock))
-    agent = Agent(setup, arrays, lambda: os._exit(3))
+    setup, blobs = pickle.loads(_receive(sock))
+    agent = Agent(setup, blobs, lambda: os._exit(3))
 
     def listen():
         with suppress(OSError, EOFError):

@@ -251,3 +251,28 @@ def test_a_job_that_takes_too_much_memory_is_the_one_that_is_ended():
 def test_times_are_checked():
     with pytest.raises(ConfigurationError, match="lease=0"):
         SubprocessCluster(lease=0)
+
+
+def test_a_table_that_a_node_cannot_reach_is_brought_there(tmp_path):
+    pytest.importorskip("lmdb")
+    from okanjo_conductor.lookups.table import LookupTable
+
+    path, large = tmp_path / "table", bytes(range(256)) * 8192
+    before = set(Path("/dev/shm").glob("okanjo-table-*"))
+    with LookupTable.build({**{n: [n] for n in range(50)}, "large": large}, path) as table:
+        keys = [*range(50), "large", "missing"]
+        jobs = [("look_up", "t", key) for key in keys]
+        conductor = conductor_of(jobs, SubprocessCluster(), lookups={"t": table}, worker_limit=2)
+        conductor.on("worker_start", once(lambda *_: path.rename(tmp_path / "elsewhere")))
+        values = [outcome.result() for outcome in conductor.outcomes(ordered=True)]
+    assert values == [*([n] for n in range(50)), large, "none"]
+    assert set(Path("/dev/shm").glob("okanjo-table-*")) <= before
+
+
+def test_arrays_are_brought_to_each_node():
+    np = pytest.importorskip("numpy")
+    arrays = {"a": np.arange(10_000.0), "b": np.ones((3, 4), order="F")}
+    jobs = [("sum_of", name) for name in "ab" * 20]
+    conductor = conductor_of(jobs, SubprocessCluster(), lookups=arrays)
+    found = {outcome.result() for outcome in conductor.outcomes()}
+    assert found == {(49_995_000.0, False), (12.0, False)}

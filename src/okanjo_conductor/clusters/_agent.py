@@ -47,6 +47,7 @@ from okanjo_conductor._io.memory import rss_of
 from okanjo_conductor._plain import Plain
 from okanjo_conductor._wire import messages as msg
 from okanjo_conductor._wire import pickling
+from okanjo_conductor.clusters._base import load_worker_side
 from okanjo_conductor.clusters._processes import ProcessCrew
 from okanjo_conductor.clusters.local import LocalCluster
 
@@ -171,18 +172,18 @@ class Agent:
 
     Args:
         setup: what `setup_for` has made, and how many workers there is room for.
-        arrays: what lies in the memory that all workers read, if the run has any.
+        blobs: what all workers read: ``arrays``, the memory in which they lie, and tables by name.
         on_expired: called, in the agent's thread, when the lease is over; it may end the process.
     """
 
     def __init__(
         self,
         setup: tuple[Any, ...],
-        arrays: bytes | None = None,
+        blobs: dict[str, bytes],
         on_expired: Callable[[], None] = lambda: None,
     ) -> None:
         self._setup = setup
-        self._arrays = arrays
+        self._blobs = blobs
         self._on_expired = on_expired
         self._heard = now()
         self._inbox: deque[bytes] = deque()
@@ -193,6 +194,8 @@ class Agent:
         self._workers: dict[int, _Worker] = {}
         self._crew: ProcessCrew | None = None
         self._memory: int | None = None
+        self._copies: dict[str, tuple[str, int]] = {}
+        """Of tables: where they lie, and the descriptors that hold their locks."""
         self._measures = False
         self._measured_at = 0.0
         self._is_closing = False
@@ -253,11 +256,7 @@ class Agent:
         self._end()
 
     def _open_crew(self, program: Program) -> None:
-        if self._arrays is not None:
-            self._memory = make_nameless("okanjo-conductor-arrays")
-            os.ftruncate(self._memory, len(self._arrays))
-            write_at(self._memory, self._arrays, 0)
-            self._arrays = None
+        told = self._place_blobs()
         at_home = set(program.boot.sys_path)
         more = [path for path in sys.path if path and path not in at_home]
         boot = program.boot._replace(sys_path=[*program.boot.sys_path, *more])
@@ -266,18 +265,42 @@ class Agent:
             self._loop,
             self,
             LocalCluster(),
-            program._replace(boot=boot, env={**os.environ, **program.env}),
+            program._replace(boot=boot, env={**os.environ, **told, **program.env}),
             spawns=spawns,
             arrays=self._memory,
             early=None,
             outputs=self._outputs_of,
         )
 
+    def _place_blobs(self) -> dict[str, str]:
+        """Put what all workers read where they find it; return what tells them of it."""
+        blobs, self._blobs = self._blobs, {}
+        arrays = blobs.pop("arrays", None)
+        if arrays is not None:
+            self._memory = make_nameless("okanjo-conductor-arrays")
+            write_at(self._memory, arrays, 0)
+        if not blobs:
+            return {}
+        carrying: Any = load_worker_side("lookups._carrying")
+        for name, data in blobs.items():
+            self._copies[name] = carrying.unpack(data)
+        told: dict[str, str] = carrying.told({name: at for name, (at, _) in self._copies.items()})
+        return told
+
+    def _drop_blobs(self) -> None:
+        if self._memory is not None:
+            os.close(self._memory)
+            self._memory = None
+        while self._copies:
+            _, copy = self._copies.popitem()
+            load_worker_side("lookups._carrying").drop(*copy)
+
     def _outputs_of(self, worker_id: int) -> tuple[Output, Output]:
         return _Relay("stdout", worker_id, self._say), _Relay("stderr", worker_id, self._say)
 
     def _check_lease(self) -> None:
         if now() - self._heard > self._lease:
+            self._drop_blobs()
             self._on_expired()
             self._close()
         else:
@@ -299,10 +322,9 @@ class Agent:
         for worker in self._workers.values():
             worker.link.finish()
         self._workers.clear()
-        self._say("closed")
+        self._drop_blobs()
+        self._say("closed")  # it may be killed from here on
         self._flush()
-        if self._memory is not None:
-            os.close(self._memory)
         self._loop.stop()
 
     # What goes out

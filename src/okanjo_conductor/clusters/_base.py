@@ -218,6 +218,13 @@ class Launch:
 class Crew:
     """The workers of one run. The contract is at the head of this file."""
 
+    def publish(self, find: Callable[[], dict[str, Callable[[], bytes]]]) -> None:
+        """Take note of the tables among the lookups, for workers that cannot open their files.
+
+        Args:
+            find: finds them: by name, what makes bytes of each, for `lookups._carrying`.
+        """
+
     def start_worker(self, order: Start, page: str | None) -> Link:
         """Have a worker started; return its link.
 

@@ -96,9 +96,9 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
             """Begin to look for nodes, and to tell of them as they come and go."""
 
         def start_agent(
-            self, agent_id: int, node: str, setup: tuple[Any, ...], arrays: bytes | None
+            self, agent_id: int, node: str, setup: tuple[Any, ...], blobs: dict[str, bytes]
         ) -> None:
-            """Start an agent on a node. The arrays are the same for all."""
+            """Start an agent on a node. The blobs are the same for all, and may be large."""
 
         def put(self, agent_id: int, packet: bytes) -> None:
             """Send a packet; to who is gone, it is dropped."""
@@ -345,7 +345,10 @@ class RemoteCrew(Crew):
         self._loop = loop
         self._watcher = watcher
         self._setup = setup_for(_travelling(program), lease)
-        self._arrays = None if arrays is None else os.pread(arrays, os.fstat(arrays).st_size, 0)
+        self._blobs: dict[str, bytes] = {}
+        """What each node gets once: arrays and tables."""
+        if arrays is not None:
+            self._blobs["arrays"] = _content_of(arrays)
         self._lease = lease
         self._patience = placement_timeout
         self._nodes: list[Node] = []
@@ -377,6 +380,10 @@ class RemoteCrew(Crew):
         self._beater.start()
 
     # The run's calls
+
+    def publish(self, find: Callable[[], dict[str, Callable[[], bytes]]]) -> None:
+        """Have each node get a copy of the tables, as they are now."""
+        self._blobs.update((name, pack()) for name, pack in find().items())
 
     def start_worker(self, order: Start, page: str | None) -> RemoteLink:  # noqa: ARG002 - no memory of theirs is here
         """Find a place for a worker, or let it wait for one.
@@ -521,7 +528,7 @@ class RemoteCrew(Crew):
                 self._agents[agent.id] = agent
                 try:
                     setup = (*self._setup, node.room)
-                    self._engine.start_agent(agent.id, node.name, setup, self._arrays)
+                    self._engine.start_agent(agent.id, node.name, setup, self._blobs)
                 except Exception as error:  # whatever the engine's library raises
                     lost = partial(self.on_lost, is_certain=True)
                     self._loop.call_soon(lost, agent.id, f"{type(error).__name__}: {error}")
@@ -743,6 +750,12 @@ _OF_WORKERS: dict[str, Callable[..., None]] = {
     "output": RemoteCrew._on_output,
     "exited": RemoteCrew._on_exited,
 }
+
+
+def _content_of(descriptor: int) -> bytes:
+    with os.fdopen(os.dup(descriptor), "rb") as file:
+        file.seek(0)
+        return file.read()
 
 
 def _travelling(program: Program) -> Program:

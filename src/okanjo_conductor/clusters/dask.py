@@ -92,8 +92,8 @@ class DaskCluster(RemoteCluster):
 class _AgentActor:
     """The agent, as Dask sees it."""
 
-    def __init__(self, setup: bytes, arrays: bytes | None) -> None:
-        self._agent = Agent(pickling.loads(setup), arrays)
+    def __init__(self, setup: bytes, names: list[str], *blobs: bytes) -> None:
+        self._agent = Agent(pickling.loads(setup), dict(zip(names, blobs, strict=True)))
         self._threads = _pollers()
 
     async def put(self, packet: bytes) -> None:
@@ -123,7 +123,7 @@ class _DaskEngine:
         self._known: tuple[list[Node], str] | None = None
         self._used: set[str] = set()
         self._scattering: Any = None
-        """The task that publishes the arrays, once for all agents."""
+        """The task that publishes arrays and tables, once for all agents."""
         self._client: Any = None
         self._is_ours = False
         """Whether the client is ours to close."""
@@ -180,24 +180,27 @@ class _DaskEngine:
             call_soon(self._loop, self._events.on_nodes, found, facts)
 
     def start_agent(
-        self, agent_id: int, node: str, setup: tuple[Any, ...], arrays: bytes | None
+        self, agent_id: int, node: str, setup: tuple[Any, ...], blobs: dict[str, bytes]
     ) -> None:
         """Have an actor made in this Dask worker, and nowhere else."""
         agent = _Actor(agent_id, self._loop, self._events)
         self._agents[agent_id] = agent
-        self._client.loop.add_callback(agent.start, self, node, pickling.dumps(setup, 5), arrays)
+        self._client.loop.add_callback(agent.start, self, node, pickling.dumps(setup, 5), blobs)
 
-    async def make_actor(self, agent_id: int, node: str, setup: bytes, arrays: Any) -> Any:
+    async def make_actor(
+        self, agent_id: int, node: str, setup: bytes, blobs: dict[str, bytes]
+    ) -> Any:
         """Make an actor; called on the client's loop. Return its future, which keeps it alive."""
-        if arrays is not None:
-            if self._scattering is None:
-                scatter = self._client.scatter([arrays], hash=True, asynchronous=True)
-                self._scattering = asyncio.ensure_future(scatter)
-            (arrays,) = await self._scattering
+        if self._scattering is None:
+            values = list(blobs.values())
+            scatter = self._client.scatter(values, hash=True, asynchronous=True)
+            self._scattering = asyncio.ensure_future(scatter)
+        published = await self._scattering
         return self._client.submit(
             _AgentActor,
             setup,
-            arrays,
+            list(blobs),
+            *published,
             key=f"okanjo-conductor-agent-{id(self)}-{agent_id}",
             actor=True,
             workers=[node],
@@ -260,11 +263,11 @@ class _Actor:
         self._is_over = False
 
     async def start(
-        self, engine: _DaskEngine, node: str, setup: bytes, arrays: bytes | None
+        self, engine: _DaskEngine, node: str, setup: bytes, blobs: dict[str, bytes]
     ) -> None:
         """Make it, and wait for what it says until it has ended."""
         try:
-            self._future = await engine.make_actor(self._agent_id, node, setup, arrays)
+            self._future = await engine.make_actor(self._agent_id, node, setup, blobs)
             with engine.as_current():  # a handle looks for its client there, once
                 handle = await self._future
                 self._poll, self._put = handle.poll, handle.put

@@ -103,10 +103,10 @@ class RayCluster(RemoteCluster):
 class _AgentActor:
     """The agent, as Ray sees it."""
 
-    def __init__(self, setup: tuple[Any, ...], arrays: bytes | None) -> None:
+    def __init__(self, setup: tuple[Any, ...], names: list[str], *blobs: bytes) -> None:
         if os.environ.get("OMP_NUM_THREADS") == str(setup[-1]):
             del os.environ["OMP_NUM_THREADS"]  # by Ray, for an actor that has all CPUs to itself
-        self._agent = Agent(setup, arrays, lambda: os._exit(1))
+        self._agent = Agent(setup, dict(zip(names, blobs, strict=True)), lambda: os._exit(1))
 
     def put(self, packet: bytes) -> None:
         self._agent.put(packet)
@@ -123,7 +123,8 @@ class _RayEngine:
         self._agents: dict[int, _Actor] = {}
         self._rooms: dict[str, int] = {}
         self._known: tuple[list[Node], str] | None = None
-        self._arrays: Any = None
+        self._blobs: dict[str, Any] = {}
+        """In Ray's store, from which a node gets each of them once."""
         self._is_ours = False
         """Whether we have connected this process, and so disconnect it."""
         self._stop = threading.Event()
@@ -181,14 +182,14 @@ class _RayEngine:
             call_soon(self._loop, self._events.on_nodes, found, facts)
 
     def start_agent(
-        self, agent_id: int, node: str, setup: tuple[Any, ...], arrays: bytes | None
+        self, agent_id: int, node: str, setup: tuple[Any, ...], blobs: dict[str, bytes]
     ) -> None:
         """Have Ray start an actor on this node, and nowhere else."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        if arrays is not None and self._arrays is None:
-            self._arrays = ray.put(arrays)  # once; Ray brings it to a node once
+        for name in blobs.keys() - self._blobs.keys():
+            self._blobs[name] = ray.put(blobs[name])
         asked = {"CPU": self._rooms[node], **self._cluster.resources}
         handle = (
             ray.remote(concurrency_groups={"poll": _POLLS})(_AgentActor)  # type: ignore[call-overload]
@@ -201,7 +202,7 @@ class _RayEngine:
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
                 runtime_env=self._cluster.runtime_env or None,
             )
-            .remote(setup, self._arrays)
+            .remote(setup, list(self._blobs), *self._blobs.values())
         )
         self._agents[agent_id] = _Actor(agent_id, handle, self._loop, self._events)
 
@@ -230,7 +231,7 @@ class _RayEngine:
         self._thread.join()
         for agent_id in tuple(self._agents):
             self.kill_agent(agent_id)
-        self._arrays = None
+        self._blobs.clear()
         if self._is_ours:
             import ray
 

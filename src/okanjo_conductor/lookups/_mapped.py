@@ -127,6 +127,22 @@ def open_environment(path: str, **options: Any) -> Environment:
                 raise
 
 
+COPIES = "OKANJO_CONDUCTOR_TABLES"
+"""Environment variable that tells of copies, of tables that lie on another machine."""
+
+
+def name_of(key: tuple[int, int]) -> str:
+    """Name a table by its device and inode."""
+    return f"{key[0]}-{key[1]}"
+
+
+def copy_of(key: tuple[int, int]) -> str | None:
+    """Find the path of this machine's copy of a table, if there is one."""
+    told = os.environ.get(COPIES, "").split(os.pathsep)
+    copies = dict(pair.split("=", 1) for pair in told if pair)
+    return copies.get(name_of(key))
+
+
 def attach(path: str, directory: int | None = None) -> Mapped:
     """Return this process's view of a table, shared by all who attach to it here.
 
@@ -201,6 +217,12 @@ class Mapped:
         """The cells, read-only."""
 
     # Reading
+
+    def copy_tree(self, folder: str) -> None:
+        """Write the tree, as it is now, into a folder."""
+        with self._lock:
+            assert self._environment is not None  # noqa: S101 - it is attached
+            self._environment.copy(folder, compact=True)
 
     def snapshot(self) -> Snapshot:
         """Make a snapshot, for one thread."""

@@ -335,6 +335,16 @@ def _keys_of(message: msg.LookUp) -> list[Any]:
     return keys
 
 
+def tables_among(lookups: Mapping[str, Any]) -> dict[str, Callable[[], bytes]]:
+    """Find the tables among lookups: by a name for it, what packs each for another machine."""
+    tables = [lookup for lookup in lookups.values() if _is_table(lookup)]
+    if not tables:
+        return {}
+    from okanjo_conductor.lookups import _carrying
+
+    return {_carrying.name_of(table): _carrying.packer(table) for table in tables}
+
+
 def _is_table(lookup: Any) -> bool:
     """Whether a lookup is a table, told without loading what tables need."""
     return hasattr(type(lookup), "forget_dead_readers")

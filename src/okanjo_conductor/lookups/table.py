@@ -288,14 +288,30 @@ class LookupTable(MutableMapping["Key", "Any"]):
         self._finish = _nothing
 
     def _attach(self, *, lock: int | None = None, is_temporary: bool = False) -> _Reading:
-        mapped = _mapped.attach(self._path, lock)
-        if self._identity not in (None, mapped.key):
-            mapped.detach(is_kept=True)
-            raise TableError(f"the lookup table at {self._path!r} was replaced by another one")
+        mapped = self._map(lock)
         removal = self._path if is_temporary else None
         self._finish = weakref.finalize(self, _finish, mapped, removal, os.getpid())
         self._reading = reading = _Reading(mapped)
         return reading
+
+    def _map(self, lock: int | None) -> _mapped.Mapped:
+        """Attach to the table, or to what is here of one that lies on another machine."""
+        meant = self._identity
+        if meant is None:
+            return _mapped.attach(self._path, lock)
+        here = _mapped.copy_of(meant)
+        try:
+            mapped = _mapped.attach(self._path)
+        except TableError:
+            if here is None:
+                raise
+            return _mapped.attach(here)
+        if mapped.key == meant:
+            return mapped
+        mapped.detach(is_kept=True)
+        if here is None:
+            raise TableError(f"the lookup table at {self._path!r} was replaced by another one")
+        return _mapped.attach(here)
 
     def _opened(self) -> _Reading:
         if self._is_closed:
