@@ -439,9 +439,9 @@ class Intake:
         """Find keys that are the same in every run."""
         if self._job_key is not None:
             return [self._job_key(payload) for payload in payloads]
-        from okanjo_conductor.journal._keys import default_key  # only a journal needs them
+        from okanjo_conductor.journal._keys import default_keys  # only a journal needs them
 
-        return [default_key(payload) for payload in payloads]
+        return default_keys(payloads)
 
     def _take_ids(self, count: int) -> Sequence[JobId]:
         first, self._next_id = self._next_id, self._next_id + count

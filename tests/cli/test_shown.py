@@ -5,8 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
+import threading
+from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
+
+from okanjo_conductor.cli import _writing
 
 from .conftest import DEADLINE
 
@@ -84,3 +90,30 @@ def test_a_terminal_for_everything_keeps_whole_lines(conductor):
     assert b"first\r\n" in screen
     assert b"second\r\n" in screen
     assert b"2 jobs in" in screen
+
+
+def test_a_pipe_that_does_not_block_is_waited_for(monkeypatch):
+    waited = threading.Event()
+
+    def select_and_say(*args):
+        waited.set()
+        return select.select(*args)
+
+    monkeypatch.setattr(_writing, "select", SimpleNamespace(select=select_and_say))
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)  # whoever else has it may make it so
+    filled = 0
+    with suppress(BlockingIOError):
+        while True:
+            filled += os.write(theirs, b"x" * 4096)
+
+    def write():
+        _writing.Output(theirs).write(b"y" * 300_000)
+        os.close(theirs)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert waited.wait(DEADLINE)
+    with os.fdopen(ours, "rb") as file:
+        assert file.read() == b"x" * filled + b"y" * 300_000
+    writer.join()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from itertools import chain
 
 import pytest
 
@@ -142,22 +141,18 @@ def test_settings_of_the_project_are_taken(conductor):
     assert conductor.out("exec", "sh", "-c", MEET, ":::", *"012", cwd=below) == ["0", "1", "2"]
 
 
-def test_the_command_line_wins_over_the_environment_and_that_over_the_file():
+def test_the_command_line_wins_over_the_environment_and_that_over_the_file(tmp_path):
     _, verbs = parsers.build()
+    text = "[tool.okanjo-conductor]\nworkers = 3\nretries = 1\nkeep-order = true\n"
+    (tmp_path / "pyproject.toml").write_text(text)
 
-    def parsed(text, environ, *typed):
-        arguments = list(settings._from_environment(environ))
-        made = [settings._argument(*at) for at in _with_actions(verbs["exec"], text, arguments)]
-        return verbs["exec"].parse([*chain.from_iterable(made), *typed])
+    def parsed(environ, *typed):
+        made = settings.as_arguments(verbs["exec"], environ, str(tmp_path))
+        return verbs["exec"].parse([*made, *typed])
 
-    def _with_actions(parser, file, environ):
-        for place, name, value in [*file, *environ]:
-            yield place, name, parser._option_string_actions[f"--{name}"], value
-
-    file = [("file", "workers", 3), ("file", "retries", 1), ("file", "keep-order", True)]
-    options = parsed(file, {"OKANJO_CONDUCTOR_WORKERS": "5", "HOME": "/"})
+    options = parsed({"OKANJO_CONDUCTOR_WORKERS": "5", "HOME": "/"})
     assert (options.workers, options.retries, options.keep_order) == (5, 1, True)
-    options = parsed(file, {"OKANJO_CONDUCTOR_WORKERS": "5"}, "-j", "7", "--no-keep-order")
+    options = parsed({"OKANJO_CONDUCTOR_WORKERS": "5"}, "-j", "7", "--no-keep-order")
     assert (options.workers, options.keep_order) == (7, False)
 
 

@@ -22,7 +22,8 @@ from okanjo_conductor import (
     current_worker,
     is_worker,
 )
-from okanjo_conductor.errors import ConductorStateError, WorkerStartError
+from okanjo_conductor.errors import ConductorStateError, ConfigurationError, WorkerStartError
+from okanjo_conductor.testing import kill_worker_at
 from okanjo_conductor.testing.fixtures import processes_of_this_test
 
 DEADLINE = 20
@@ -296,6 +297,12 @@ def test_a_process_that_a_job_forks_is_not_the_worker():
 
     assert [outcomes[n].value for n in range(6)] == [0, 1, 2, 1, 4, 5]
     assert report.workers_lost == 0
+
+
+def test_nobody_kills_this_process_in_the_place_of_a_worker():
+    conductor = Conductor(abs, jobs_queue=[1], cluster="threads")
+    with pytest.raises(ConfigurationError, match="live in this process"):
+        kill_worker_at(conductor, outcome=1)
 
 
 def test_what_workers_log_is_logged_where_it_is(caplog):

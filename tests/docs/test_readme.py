@@ -19,6 +19,8 @@ PAGES = (
     "docs/async.md",
     "docs/lookups.md",
     "docs/messages.md",
+    "docs/journal.md",
+    "docs/sinks.md",
     "docs/sources.md",
     "docs/progress.md",
     "docs/report.md",

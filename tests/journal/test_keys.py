@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from okanjo_conductor.errors import JobKeyError
 from okanjo_conductor.journal._keys import (
     default_key,
+    default_keys,
     hash_of,
     key_of,
     safe_text_of,
@@ -205,3 +206,13 @@ def test_a_payload_that_contains_itself_needs_one_too():
     payload.append(payload)
     with pytest.raises(JobKeyError, match="contains itself"):
         default_key(payload)
+
+
+@given(st.lists(PAYLOADS) | st.lists(st.integers()) | st.lists(st.text(max_size=300)))
+def test_many_payloads_have_the_keys_that_each_has(payloads):
+    assert shape(default_keys(payloads)) == shape([default_key(payload) for payload in payloads])
+
+
+def test_limits_are_the_same_for_one_and_for_many():
+    for payloads in ([10**200, -(10**200)], ["x" * 199, "\n" * 150], ["x" * 99], ["\x01" * 99]):
+        assert default_keys(payloads) == [default_key(payload) for payload in payloads]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -90,20 +91,25 @@ def test_the_kernel_frees_the_lock_of_who_is_killed(path):
 
 
 def test_a_forked_child_does_not_keep_the_lock(path):
-    read, write = os.pipe()
-    store = Store(path)
+    code = """
+    import os, sys, signal
+    from okanjo_conductor.journal._store import Store
+    store = Store(sys.argv[1])
     child = os.fork()
-    if child == 0:
-        os.close(write)
-        os.read(read, 1)  # until the parent closes its end
-        os._exit(0)
-    try:
-        store.close()
-        Store(path).close()
-    finally:
-        os.close(write)
-        os.close(read)
-        os.waitpid(child, 0)
+    if child:
+        print(child, flush=True)
+    signal.pause()
+    """
+    with run_python(code, path) as holder:
+        child = int(holder.stdout.readline())
+        with pytest.raises(JournalLockedError):
+            Store(path)
+        holder.kill()
+        holder.wait()
+        try:
+            Store(path).close()
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 def test_looking_whether_a_run_goes_on_keeps_nobody_out(path):

@@ -95,6 +95,7 @@ def test_a_value_that_cannot_be_kept_fails_its_job_and_no_other(path):
     with Session(path) as session:
         session.write(done(values, keys="abcde", histories=histories))
         (told,) = session.batches
+        assert session.writer.backlog == 0
     assert [type(record) for record in told] == [
         JobsDone,
         JobFailed,
@@ -150,9 +151,31 @@ def test_a_job_that_is_asked_for_anew_replaces_its_outcome(path):
         assert journal.counts() == {"done": 2}
 
 
+def test_bad_ends_of_a_job_that_is_asked_for_anew_count_from_the_beginning(path):
+    with Session(path) as session:
+        session.write(failed("a", history=(attempt(1), attempt(2), attempt(3))))
+    with Session(path) as session:
+        session.write(retried("a", 1))
+    with open_journal(path) as journal:
+        assert [end.number for end in journal.get("a").history] == [1]
+
+
 def test_the_number_of_jobs_of_the_source_is_noted(path):
     with Session(path) as session:
         session.writer.note_total(70)
+        session.write(done([1]))
+        with open_journal(path) as journal:
+            assert journal.runs()[0].total == 70
+
+
+def test_a_note_that_waits_for_a_commit_survives_an_idle_time(path, monkeypatch):
+    turns = threading.Semaphore(0)
+    monkeypatch.setattr(_writer, "PERIOD", 0.01)
+    monkeypatch.setattr(_writer.Syncing, "sync_if_due", lambda _: turns.release())
+    with Session(path) as session:
+        session.writer.note_total(70)
+        for _ in range(3):
+            assert turns.acquire(timeout=60)
         session.write(done([1]))
         with open_journal(path) as journal:
             assert journal.runs()[0].total == 70

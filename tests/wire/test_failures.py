@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import traceback
 from asyncio import CancelledError
 from dataclasses import dataclass
@@ -348,3 +349,11 @@ def test_code_without_a_module_is_a_place():
 
 def test_an_exception_never_raised_has_no_place():
     assert failures.take_apart(ValueError()).place == ""
+
+
+def test_what_a_library_has_registered_for_exceptions_is_not_asked(monkeypatch):
+    """`tblib` does so, and Dask loads it."""
+    monkeypatch.setitem(copyreg.dispatch_table, FrozenError, lambda _: (ValueError, ("dulled",)))
+
+    error = travelled(FrozenError(3))
+    assert (type(error), error.code) == (FrozenError, 3)

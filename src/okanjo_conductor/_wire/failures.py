@@ -7,6 +7,7 @@ else is sent suffices to tell the story without it.
 from __future__ import annotations
 
 import marshal
+from io import BytesIO
 
 from okanjo_conductor._plain import Frozen, values_of
 from okanjo_conductor._wire import pickling
@@ -15,6 +16,7 @@ from okanjo_conductor.errors import RemoteError, RemoteTraceback
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Any
 
 _LOST_HERE = (
     "The original was lost on its way: rebuilding it {}. Give all arguments of its "
@@ -96,9 +98,21 @@ def _unpickled(failure: Failure) -> tuple[Exception | None, str]:
     return None, _LOST_HERE.format(f"gave a {qualified_name(type(error))}")
 
 
+class _ErrorPickler(pickling.Pickler):
+    """Takes exceptions apart as their classes say.
+
+    Not as what libraries register for all of them does, as `tblib` for Dask: that loses arguments.
+    """
+
+    def reducer_override(self, obj: object) -> Any:
+        return obj.__reduce_ex__(5) if isinstance(obj, BaseException) else NotImplemented
+
+
 def _pickled(error: BaseException) -> tuple[bytes | None, str]:
     try:
-        return pickling.dumps(error, 5), ""
+        into = BytesIO()
+        _ErrorPickler(into, 5).dump(error)
+        return into.getvalue(), ""
     except BaseException as broken:  # its class may raise anything
         return None, _LOST_THERE.format(
             qualified_name(type(broken)), text_of(broken), _part_that_broke(error)

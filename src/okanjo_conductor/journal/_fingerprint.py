@@ -165,7 +165,7 @@ def _sources_of(worker: Any) -> Iterator[tuple[str, str]]:
         for kind in _own_classes(worker):
             name = "worker" if kind is worker else f"class {kind.__qualname__}"
             yield name, _source_of(kind)
-    elif not _is_installed(getattr(worker, "__module__", None) or ""):
+    elif not _is_installed(getattr(_unwrapped(worker), "__module__", None) or ""):
         yield "worker", _source_of(worker)
 
 

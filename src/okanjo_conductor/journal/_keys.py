@@ -94,10 +94,26 @@ def default_key(payload: Any) -> Key:
     Raises:
         JobKeyError: it holds something that has no canonical form.
     """
-    if _is_plain(payload) and len(text_of(payload)) <= LONGEST_PLAIN:
-        key: Key = payload
-        return key
-    return hash_of(payload)
+    is_plain = _is_plain(payload)
+    if is_plain and type(payload) not in (int, str):
+        is_plain = len(text_of(payload)) <= LONGEST_PLAIN
+    key: Key = payload if is_plain else hash_of(payload)
+    return key
+
+
+def default_keys(payloads: Sequence[Any]) -> list[Key]:
+    """Return the keys of many payloads.
+
+    Raises:
+        JobKeyError: one holds something that has no canonical form.
+    """
+    kinds = set(map(type, payloads))
+    is_plain = False
+    if kinds == {int}:
+        is_plain = all(map(_is_plain, (min(payloads), max(payloads))))
+    elif kinds == {str}:
+        is_plain = max(map(len, payloads)) <= LONGEST_PLAIN
+    return list(payloads if is_plain else map(default_key, payloads))
 
 
 def hash_of(payload: Any) -> str:

@@ -152,9 +152,14 @@ class Store:
         try:
             with AsJournalErrors(self.path, "opening it"):
                 self._connection = self._opened()
-                self._look_around()
         except BaseException:
             self._lock.release()
+            raise
+        try:
+            with AsJournalErrors(self.path, "opening it"):
+                self._look_around()
+        except BaseException:
+            self.close()
             raise
 
     def _look_around(self) -> None:
@@ -450,15 +455,13 @@ def read_only(path: str) -> sqlite3.Connection:
     """Open a database that must be there, only to read from it."""
     from urllib.parse import quote
 
-    connection = sqlite3.connect(
+    return sqlite3.connect(
         f"file:{quote(path)}?mode=ro",
         uri=True,
         isolation_level=None,
         check_same_thread=False,
         timeout=_BUSY / 1000,
     )
-    connection.execute("PRAGMA query_only = ON")
-    return connection
 
 
 def _create(connection: sqlite3.Connection) -> None:

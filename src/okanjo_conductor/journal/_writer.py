@@ -203,6 +203,8 @@ class Writer:
                 self._is_idle = True
                 self._changed.wait(PERIOD)
                 self._is_idle = False
+            if not self._work.is_due:
+                return Work(), False  # what is noted there goes with the next commit
             while not self._is_hurried and (rest := not_before - time.monotonic()) > 0:
                 self._changed.wait(rest)
             work, self._work = self._work, Work()
@@ -234,7 +236,7 @@ class Writer:
             raise
         self._feeding.note_committed()
         with self._changed:
-            self.backlog -= sum(map(len, batches))
+            self.backlog -= sum(len(batch) for _, batch in work.batches)
         if batches:
             call_soon(self._loop, self._on_commit, batches)
         if work.met and self._on_met is not None:

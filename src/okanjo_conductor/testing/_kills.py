@@ -96,8 +96,14 @@ def kill_worker_at(
         The kill: ``happened``, ``worker_id``, ``pid``, and ``check()`` for the end of a test.
 
     Raises:
-        ConfigurationError: no moment is named, or several are.
+        ConfigurationError: no moment is named, or several are; or workers are no processes.
     """
+    if not conductor._cluster.capabilities.is_isolated:
+        message = (
+            f'kill_worker_at: the workers of cluster="{conductor._cluster.name}" live in this '
+            'process, and it would be killed. Use cluster="processes"'
+        )
+        raise ConfigurationError(message)
     named = [start is not None, outcome is not None, ready is not None, running is not _NOTHING]
     if sum(named) != 1:
         message = "kill_worker_at: name one moment: start, outcome, ready or running"
