@@ -29,7 +29,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def nodes(tmp_path_factory):
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     home = tmp_path_factory.mktemp("ray")
