@@ -1,7 +1,7 @@
-"""A cluster of an engine, for a whole session of tests, and what must be true around each test.
+"""A cluster of an engine, for a whole module of tests, and what must be true around each test.
 
 It runs in a process that is nobody's child, with a mark in its environment by which all that
-comes of it is found: after each test no workers of ours are in it, after the session nothing.
+comes of it is found: after each test no workers of ours are in it, after the last one nothing.
 """
 
 from __future__ import annotations

@@ -26,14 +26,14 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def nodes(tmp_path_factory):
     process = EngineProcess("dask_nodes.py", tmp_path_factory.mktemp("dask"))
     yield process
     process.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client(nodes):
     with distributed.Client(nodes.address, set_as_default=False) as client:
         yield client

@@ -646,11 +646,14 @@ def _cancel(scene: _Scene) -> None:
 
     def cancel() -> None:
         said.extend((conductor.cancel(1), conductor.cancel("no such key")))
-        Path(gate).touch()
+
+    def open_gate(outcome: Outcome) -> None:
+        if outcome.key == 1:  # not earlier: taking it back may take a moment
+            Path(gate).touch()
 
     if scene.can.is_concurrent:
         _when_waiting(conductor, gate, cancel)
-        ran = _Ran(conductor)
+        ran = _Ran(conductor, open_gate)
     else:
         ran = _Ran(conductor, lambda _: cancel() if not said else None)
     _expect(said, [True, False], "what cancel() has said")
