@@ -191,11 +191,14 @@ class _DaskEngine:
         self, agent_id: int, node: str, setup: bytes, blobs: dict[str, bytes]
     ) -> Any:
         """Make an actor; called on the client's loop. Return its future, which keeps it alive."""
-        if self._scattering is None and blobs:
-            values = list(blobs.values())
-            scatter = self._client.scatter(values, hash=True, asynchronous=True)
-            self._scattering = asyncio.ensure_future(scatter)
-        published = await self._scattering if blobs else []
+        published: list[Any] = []
+        if blobs:
+            if self._scattering is None:
+                values = list(blobs.values())
+                scatter = self._client.scatter(values, hash=True, asynchronous=True)
+                self._scattering = asyncio.ensure_future(scatter)
+            scattering: Any = self._scattering
+            published = await scattering
         return self._client.submit(
             _AgentActor,
             setup,
