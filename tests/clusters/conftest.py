@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import os
 
 import pytest
 
@@ -10,20 +11,25 @@ from guards import no_leaks, nothing_is_left, own_loop
 
 __all__ = ["no_leaks", "nothing_is_left", "own_loop"]
 _REDUCERS = dict(copyreg.dispatch_table)
+_BREAKPOINT = os.environ.get("PYTHONBREAKPOINT")
 
 
 def pytest_collection_finish() -> None:
-    """Undo what importing Dask does to the pickling of all exceptions in this process."""
-    _restore_reducers()
+    """Undo what importing engines does to this process and those that it starts."""
+    _restore()
 
 
 @pytest.fixture(autouse=True)
-def own_reducers():
-    """Let other tests pickle exceptions as any program does."""
+def no_traces_of_engines():
+    """Let other tests meet a process like any other."""
     yield
-    _restore_reducers()
+    _restore()
 
 
-def _restore_reducers() -> None:
+def _restore() -> None:
+    """Dask changes how all exceptions are pickled, Ray what `breakpoint()` calls."""
     copyreg.dispatch_table.clear()
     copyreg.dispatch_table.update(_REDUCERS)
+    os.environ.pop("PYTHONBREAKPOINT", None)
+    if _BREAKPOINT is not None:
+        os.environ["PYTHONBREAKPOINT"] = _BREAKPOINT
