@@ -6,8 +6,8 @@ import pytest
 
 from okanjo_conductor._core.endings import cause_of
 from okanjo_conductor._core.jobs import Job, Jobs
-from okanjo_conductor._core.outcomes import outcomes_of, size_of
-from okanjo_conductor._core.records import JobFailed, JobsDone
+from okanjo_conductor._core.outcomes import all_outcomes_of, outcomes_of, size_of
+from okanjo_conductor._core.records import JobFailed, JobRetried, JobsDone
 from okanjo_conductor._types import Attempt, Cause, JobState
 from okanjo_conductor.errors import JobCancelledError, JobTimeoutError, SerialisationError
 
@@ -40,6 +40,12 @@ def test_done_jobs_are_outcomes_in_their_order(histories):
     assert {(o.state, o.error, o.cause, o.worker_id, o.slot) for o in found} == {
         (JobState.DONE, None, None, 7, 2)
     }
+
+
+def test_of_many_records_attempts_that_go_on_are_no_outcomes():
+    retried = JobRetried(job=Job(4, "a", None, None), attempt=BAD_END, ordinal=None)
+    found = all_outcomes_of([retried, done(), retried, done()])
+    assert [outcome.key for outcome in found] == ["a", "b", "a", "b"]
 
 
 @pytest.mark.parametrize("history", [(), (BAD_END,)])

@@ -5,11 +5,13 @@ from __future__ import annotations
 from itertools import repeat
 from typing import TYPE_CHECKING
 
-from okanjo_conductor._core.records import JobFailed, JobsDone
+from okanjo_conductor._core.records import JobFailed, JobRetried, JobsDone
 from okanjo_conductor._types import JobState, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from okanjo_conductor._core.records import Record
 
 
 def outcomes_of(record: JobsDone | JobFailed) -> Iterator[Outcome]:
@@ -58,6 +60,12 @@ def _outcomes_with_a_past(record: JobsDone) -> Iterator[Outcome]:
             slot=record.slot,
             seconds=nanoseconds / 1e9,
         )
+
+
+def all_outcomes_of(records: Iterable[Record]) -> list[Outcome]:
+    """Make the outcomes of all these records, in order; attempts that go on have none."""
+    final = (record for record in records if not isinstance(record, JobRetried))
+    return [outcome for record in final for outcome in outcomes_of(record)]
 
 
 def size_of(record: JobsDone | JobFailed) -> int:

@@ -11,8 +11,7 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from okanjo_conductor._core.outcomes import outcomes_of
-from okanjo_conductor._core.records import JobRetried
+from okanjo_conductor._core.outcomes import all_outcomes_of
 from okanjo_conductor.journal._entries import Entries
 from okanjo_conductor.journal._store import Transaction
 from okanjo_conductor.sinks._base import blamed, is_wanted, require_names
@@ -118,15 +117,10 @@ class Feeding:
         """Give the sinks the outcomes of this transaction, and note it there."""
         if not self._all:
             return
-        (last,) = self._connection.execute("SELECT max(seq) FROM jobs").fetchone()
-        outcomes = [
-            outcome
-            for record in records
-            if not isinstance(record, JobRetried)
-            for outcome in outcomes_of(record)
-        ]
+        outcomes = all_outcomes_of(records)
         if not outcomes:
             return
+        (last,) = self._connection.execute("SELECT max(seq) FROM jobs").fetchone()
         for fed in self._all:
             self._write(fed, [o for o in outcomes if is_wanted(fed.sink, o)], last)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from okanjo_conductor._core.outcomes import outcomes_of
-from okanjo_conductor._core.records import JobRetried
+from okanjo_conductor._core.outcomes import all_outcomes_of
 from okanjo_conductor.sinks._base import blamed, is_wanted, require_names
 
 if TYPE_CHECKING:
@@ -46,12 +45,7 @@ class Feed:
         """Give them the outcomes of these records; nothing more after an error."""
         if self._is_broken:
             return
-        outcomes = [
-            outcome
-            for record in records
-            if not isinstance(record, JobRetried)
-            for outcome in outcomes_of(record)
-        ]
+        outcomes = all_outcomes_of(records)
         self._count += len(outcomes)
         self._is_broken = True
         for sink in self._sinks:
