@@ -153,7 +153,7 @@ def census(folder, name, *options, env=None):
 
 
 def test_the_census_is_the_same_on_a_ray_of_its_own_which_ends_with_it(nodes, tmp_path):
-    mark = "OKANJO_CONDUCTOR_CENSUS"
+    mark = f"OKANJO_CONDUCTOR_CENSUS_{os.getpid()}"  # others may take one at the same time
     env = {**os.environ, mark: "1", "HOME": str(tmp_path), "RAY_USAGE_STATS_ENABLED": "0"}
     del env["RAY_AUTH_TOKEN_PATH"]  # that of another cluster
     found = census(tmp_path, "ray", "--cluster", "ray", "--address", "local", env=env)

@@ -14,25 +14,23 @@ only what is Dask's:
 from __future__ import annotations
 
 import asyncio
-import threading
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._io.loops import call_soon
 from okanjo_conductor._wire import pickling
-from okanjo_conductor.clusters._agent import BEAT, Agent
+from okanjo_conductor.clusters._agent import Agent
 from okanjo_conductor.clusters._remote import Node, RemoteCluster
+from okanjo_conductor.clusters._watching import WatchingEngine
 from okanjo_conductor.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from okanjo_conductor._io.loops import Loop
     from okanjo_conductor.clusters._remote import Engine, Events
 
-_LOOK = 0.5
-"""Seconds between looks at which Dask workers there are."""
 _POLL = 1.0
 """Seconds that an agent waits for something to say before it says that it lives."""
 
@@ -114,42 +112,18 @@ def _pollers() -> Any:
     return ThreadPoolExecutor(1, "okanjo-conductor-polls")
 
 
-class _DaskEngine:
-    """Agents as actors. All of Dask is met in one thread, which has the loop of a client."""
+class _DaskEngine(WatchingEngine):
+    """Agents as actors; all that is called of them is called on the loop of a client."""
 
     def __init__(self, cluster: DaskCluster) -> None:
+        super().__init__(cluster.name, cluster.nodes)
         self._cluster = cluster
         self._agents: dict[int, _Actor] = {}
-        self._known: tuple[list[Node], str] | None = None
-        self._used: set[str] = set()
         self._scattering: Any = None
         """The task that publishes arrays and tables, once for all agents."""
         self._client: Any = None
         self._is_ours = False
         """Whether the client is ours to close."""
-
-    def open(self, loop: Loop, events: Events) -> None:
-        """Connect, and look which Dask workers there are, on the client's loop."""
-        self._loop, self._events = loop, events
-        self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=self._look, name="okanjo-conductor-dask", daemon=True
-        )
-        self._thread.start()
-
-    def _look(self) -> None:
-        try:
-            self._connect()
-        except Exception as error:
-            where = self._cluster.client
-            text = f"no connection with the Dask scheduler at {where}: {error}"
-            call_soon(self._loop, self._events.on_failed, text)
-            return
-        while True:
-            with suppress(Exception):  # the scheduler may be away for a moment
-                self._tell_nodes()
-            if self._stop.wait(_LOOK):
-                return
 
     def _connect(self) -> None:
         given = self._cluster.client
@@ -161,7 +135,10 @@ class _DaskEngine:
         else:
             self._client = given
 
-    def _tell_nodes(self) -> None:
+    def _why_not(self, error: Exception) -> str:
+        return f"no connection with the Dask scheduler at {self._cluster.client}: {error}"
+
+    def _find(self) -> tuple[list[Node], str]:
         cluster = self._cluster
         found: list[Node] = []
         there: list[str] = []
@@ -170,14 +147,8 @@ class _DaskEngine:
             there.append(f"{address} with {room} threads" + (f" and {has}" if has else ""))
             if all(has.get(name, 0) >= amount for name, amount in cluster.resources.items()):
                 found.append(Node(address, cluster.slots_per_node or room, address))
-        found.sort(key=lambda node: (node.name not in self._used, node.name))
-        found = found[: cluster.nodes]
         asked = f"Dask workers with {cluster.resources}" if cluster.resources else "Dask workers"
-        facts = f"{asked} were asked for, and there is {'; '.join(there) or 'none'}"
-        if (found, facts) != self._known:
-            self._known = found, facts
-            self._used = {node.name for node in found}
-            call_soon(self._loop, self._events.on_nodes, found, facts)
+        return found, f"{asked} were asked for, and there is {'; '.join(there) or 'none'}"
 
     def start_agent(
         self, agent_id: int, node: str, setup: tuple[Any, ...], blobs: dict[str, bytes]
@@ -221,23 +192,13 @@ class _DaskEngine:
         if agent is not None:
             self._client.loop.add_callback(agent.put, packet)
 
-    def beat(self, agent_id: int) -> None:
-        """Call the agent with nothing."""
-        self.put(agent_id, BEAT)
-
     def kill_agent(self, agent_id: int) -> None:
         """Have the agent end its workers and itself; its process is Dask's."""
         agent = self._agents.pop(agent_id, None)
         if agent is not None:
             self._client.loop.add_callback(agent.abandon)
 
-    def close(self, then: Callable[[], None]) -> None:
-        """Let the actors go; disconnect, if we have connected."""
-        threading.Thread(target=self._close, args=(then,), name="okanjo-conductor-dask-end").start()
-
-    def _close(self, then: Callable[[], None]) -> None:
-        self._stop.set()
-        self._thread.join()
+    def _let_go(self) -> None:
         agents, self._agents = list(self._agents.values()), {}
         if self._client is not None:
             with suppress(Exception):  # it has lost its scheduler
@@ -245,7 +206,6 @@ class _DaskEngine:
             self._scattering = None
             if self._is_ours:
                 self._client.close()
-        call_soon(self._loop, then)
 
 
 async def _release_all(agents: list[_Actor]) -> None:

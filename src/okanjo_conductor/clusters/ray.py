@@ -13,25 +13,23 @@ there. What that means is told in `_agent` and `_remote`. Here is only what is R
 from __future__ import annotations
 
 import os
-import threading
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._io.loops import call_soon
-from okanjo_conductor.clusters._agent import BEAT, Agent
+from okanjo_conductor.clusters._agent import Agent
 from okanjo_conductor.clusters._remote import Node, RemoteCluster
+from okanjo_conductor.clusters._watching import WatchingEngine
 from okanjo_conductor.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from concurrent.futures import Future
 
     from okanjo_conductor._io.loops import Loop
     from okanjo_conductor.clusters._remote import Engine, Events
 
-_LOOK = 0.5
-"""Seconds between looks at which nodes there are."""
 _POLL = 1.0
 """Seconds that an agent waits for something to say before it says that it lives."""
 _POLLS = 2
@@ -115,37 +113,17 @@ class _AgentActor:
         return self._agent.take(_POLL)
 
 
-class _RayEngine:
-    """Agents as actors. A thread of its own connects and looks which nodes there are."""
+class _RayEngine(WatchingEngine):
+    """Agents as actors."""
 
     def __init__(self, cluster: RayCluster) -> None:
+        super().__init__(cluster.name, cluster.nodes)
         self._cluster = cluster
         self._agents: dict[int, _Actor] = {}
-        self._rooms: dict[str, int] = {}
-        self._known: tuple[list[Node], str] | None = None
         self._blobs: dict[str, Any] = {}
         """In Ray's store, from which a node gets each of them once."""
         self._is_ours = False
         """Whether we have connected this process, and so disconnect it."""
-        self._stop = threading.Event()
-
-    def open(self, loop: Loop, events: Events) -> None:
-        """Connect, and look which nodes there are, in a thread."""
-        self._loop, self._events = loop, events
-        self._thread = threading.Thread(target=self._look, name="okanjo-conductor-ray", daemon=True)
-        self._thread.start()
-
-    def _look(self) -> None:
-        try:
-            self._connect()
-        except Exception as error:
-            call_soon(self._loop, self._events.on_failed, _why_not(self._cluster.address, error))
-            return
-        while True:
-            with suppress(Exception):  # its head may be away for a moment
-                self._tell_nodes()
-            if self._stop.wait(_LOOK):
-                return
 
     def _connect(self) -> None:
         import ray
@@ -155,7 +133,10 @@ class _RayEngine:
         self._is_ours = True
         ray.init(self._cluster.address, log_to_driver=False, logging_level=_WARNING)
 
-    def _tell_nodes(self) -> None:
+    def _why_not(self, error: Exception) -> str:
+        return _why_not(self._cluster.address, error)
+
+    def _find(self) -> tuple[list[Node], str]:
         import ray
 
         cluster = self._cluster
@@ -171,15 +152,9 @@ class _RayEngine:
             wanted = {"CPU": room, **cluster.resources}
             if room and all(has.get(name, 0) >= amount for name, amount in wanted.items()):
                 found.append(Node(entry["NodeID"], room, f"{label} ({entry['NodeID'][:8]})"))
-        # Those in use first, so that a node that joins does not take the place of one of them.
-        found.sort(key=lambda node: (node.name not in self._rooms, node.name))
-        found = found[: cluster.nodes]
         asked = _shown({"CPU": cluster.slots_per_node or 1, **cluster.resources})
         facts = f"of each node {asked} was asked for, and there is {'; '.join(there) or 'no node'}"
-        if (found, facts) != self._known:
-            self._known = found, facts
-            self._rooms = {node.name: node.room for node in found}
-            call_soon(self._loop, self._events.on_nodes, found, facts)
+        return found, facts
 
     def start_agent(
         self, agent_id: int, node: str, setup: tuple[Any, ...], blobs: dict[str, bytes]
@@ -212,23 +187,13 @@ class _RayEngine:
         if agent is not None:
             agent.put(packet)
 
-    def beat(self, agent_id: int) -> None:
-        """Call the agent with nothing."""
-        self.put(agent_id, BEAT)
-
     def kill_agent(self, agent_id: int) -> None:
         """Have Ray end the actor."""
         agent = self._agents.pop(agent_id, None)
         if agent is not None:
             agent.kill()
 
-    def close(self, then: Callable[[], None]) -> None:
-        """End the actors; disconnect, if we have connected."""
-        threading.Thread(target=self._close, args=(then,), name="okanjo-conductor-ray-end").start()
-
-    def _close(self, then: Callable[[], None]) -> None:
-        self._stop.set()
-        self._thread.join()
+    def _let_go(self) -> None:
         for agent_id in tuple(self._agents):
             self.kill_agent(agent_id)
         self._blobs.clear()
@@ -236,7 +201,6 @@ class _RayEngine:
             import ray
 
             ray.shutdown()
-        call_soon(self._loop, then)
 
 
 class _Actor:
