@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import copyreg
 import os
 
@@ -11,6 +12,7 @@ from guards import no_leaks, nothing_is_left, own_loop
 
 __all__ = ["no_leaks", "nothing_is_left", "own_loop"]
 _REDUCERS = dict(copyreg.dispatch_table)
+_PRINT = builtins.print
 _BREAKPOINT = os.environ.get("PYTHONBREAKPOINT")
 
 
@@ -27,7 +29,8 @@ def no_traces_of_engines():
 
 
 def _restore() -> None:
-    """Dask changes how all exceptions are pickled, Ray what `breakpoint()` calls."""
+    """Dask changes how all exceptions are pickled, Ray what `breakpoint` and `print` are."""
+    builtins.print = _PRINT
     copyreg.dispatch_table.clear()
     copyreg.dispatch_table.update(_REDUCERS)
     os.environ.pop("PYTHONBREAKPOINT", None)
