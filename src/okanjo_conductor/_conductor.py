@@ -191,7 +191,6 @@ class Conductor(EventEmitter):
     ) -> None:
         super().__init__()
         self._cluster = find_cluster(cluster)
-        self._worker = worker
         travels = self._cluster.capabilities.is_isolated
         self._target = find_target(worker, worker_type, travels=travels)
         self._job_key = checked_key(job_key)
@@ -734,10 +733,7 @@ class Conductor(EventEmitter):
         from okanjo_conductor._io.light_loop import LightLoop
 
         with closing(LightLoop()) as loop, self._life(loop):
-            generated = self._generate()
-            if hasattr(generated, "__await__"):
-                generated = loop.upgrade().run_until_complete(_generated(generated))
-            self._run = run = self._make_run(loop, buffer)
+            generated, run = self._prepare(loop, buffer)
             try:
                 run.begin(generated, self._stop, loop.stop)
                 _run_until_closed(loop, run)
@@ -751,6 +747,14 @@ class Conductor(EventEmitter):
                 raise
             return run.result()
 
+    def _prepare(self, loop: LightLoop, buffer: OutcomeBuffer | None) -> tuple[Any, Run]:
+        """Make what is to run on a loop of our own: the jobs that were generated, and the run."""
+        generated = self._generate()
+        if hasattr(generated, "__await__"):
+            generated = loop.upgrade().run_until_complete(_generated(generated))
+        self._run = run = self._make_run(loop, buffer)
+        return generated, run
+
     def _run_in_steps(
         self, buffer: OutcomeBuffer, stops: list[Callable[[], None]]
     ) -> Generator[None]:
@@ -758,10 +762,7 @@ class Conductor(EventEmitter):
         from okanjo_conductor._io.light_loop import LightLoop
 
         with closing(LightLoop()) as loop, self._life(loop):
-            generated = self._generate()
-            if hasattr(generated, "__await__"):
-                generated = loop.upgrade().run_until_complete(_generated(generated))
-            self._run = run = self._make_run(loop, buffer)
+            generated, run = self._prepare(loop, buffer)
             stops.append(loop.stop)
             try:
                 run.begin(generated, self._stop, loop.stop)
@@ -803,9 +804,8 @@ class Conductor(EventEmitter):
 
     def _make_run(self, loop: Loop, buffer: OutcomeBuffer | None) -> Run:
         boot = Boot(self._target, list(sys.path), list(sys.argv))
-        program = Program(
-            self._worker, boot, self._environment(), self._start_method, self._worker_limit
-        )
+        worker, *_ = self._program
+        program = Program(worker, boot, self._environment(), self._start_method, self._worker_limit)
         launch = self._cluster.launch(program)  # a template boots while this process loads the rest
         plan = feed = None
         try:

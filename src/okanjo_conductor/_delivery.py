@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._core.outcomes import outcomes_of, size_of
 from okanjo_conductor._core.records import JobFailed, JobRetried, JobsDone
-from okanjo_conductor._largest import Largest
+from okanjo_conductor._largest import WORTH_WEIGHING, Largest
 from okanjo_conductor._types import (
     LOOKUP_COUNTERS,
     MAX_FAILURE_GROUPS,
@@ -39,8 +39,6 @@ _LONGEST_ERROR = 2000
 _LONGEST_TRACEBACK = 8000
 _RECENT = 5
 """Failures and lost workers that a snapshot tells."""
-_WORTH_WEIGHING = 1024
-"""Bytes: smaller values are no big ones, however small the others are."""
 
 
 class ReportBuilder:
@@ -50,7 +48,7 @@ class ReportBuilder:
         self._report = Report(counts=dict.fromkeys(JobState, 0))
         self._groups: dict[tuple[Any, ...], FailureGroup] = {}
         self._slowest = Largest()
-        self.values = Largest(_WORTH_WEIGHING)
+        self.values = Largest(WORTH_WEIGHING)
         """Bytes of values."""
         self.clock = WorkClock()
         self.recent_failures: deque[RecentFailure] = deque(maxlen=_RECENT)

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core.jobs import Job, Jobs
 from okanjo_conductor._io.loops import call_soon
-from okanjo_conductor._largest import Largest
+from okanjo_conductor._largest import WORTH_WEIGHING, Largest
 from okanjo_conductor._options import checked_seconds
 from okanjo_conductor._types import Cause, JobId, JobState, Key
 from okanjo_conductor._wire.byvalue import mentions_main, names_in_main
@@ -65,8 +65,6 @@ _READ_ON = 1000
 """How many jobs are read at once where those before them were all done in an earlier run."""
 _PATIENCE = 0.005
 """Seconds that jobs are collected before they are passed on."""
-_WORTH_WEIGHING = 1024
-"""Bytes: smaller payloads are no big ones, however small the others are."""
 
 
 class JobsQueue(Collection[Any]):
@@ -201,7 +199,7 @@ class Intake:
         self._is_closed = False
         self.error: BaseException | None = None
         """What the source raised."""
-        self.payloads = Largest(_WORTH_WEIGHING)
+        self.payloads = Largest(WORTH_WEIGHING)
         """Bytes of payloads."""
         self.main_names: set[str] = set()
         """Objects of ``__main__`` that payloads need."""

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from okanjo_conductor._types import Key
 
 _LENGTH = 10
+WORTH_WEIGHING = 1024
+"""Bytes: smaller payloads and values are no big ones, however small the others are."""
 
 
 class Largest:

@@ -181,7 +181,7 @@ class Run:
             skip=self._report.jobs_skipped,
             deliver=self._deliver_committed,
             pause=lambda is_behind: self._set_pause("journal", is_behind=is_behind),
-            fail=self._stop_for_journal,
+            fail=self._stop_for,
         )
 
     # Life
@@ -407,7 +407,8 @@ class Run:
         """Whether somebody is at work, or still to be told of outcomes, who may add jobs."""
         return self.posts.is_at_work or (self._journal is not None and self._journal.is_at_work)
 
-    def _stop_for_journal(self, error: ConductorError) -> None:
+    def _stop_for(self, error: ConductorError) -> None:
+        """Stop because journal or sinks take no more, and raise that at the end."""
         self._broken = self._broken or error
         if not self._is_over:
             self.post(ev.AbortRequested(why=str(error)))
@@ -439,7 +440,7 @@ class Run:
         try:
             feed.write(records)
         except SinkError as error:
-            self._stop_for_journal(error)
+            self._stop_for(error)
 
     def _forget_added(self, records: list[Record]) -> None:
         for record in records:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from okanjo_conductor._types import Cause, JobState, Outcome
 from okanjo_conductor._wire.failures import said
 from okanjo_conductor.errors import JournalError, SerialisationError
-from okanjo_conductor.journal._errors import Told, attempt_of, made_again, translated
+from okanjo_conductor.journal._errors import OF_ATTEMPT, Told, attempt_of, made_again, translated
 from okanjo_conductor.journal._keys import key_of
 
 if TYPE_CHECKING:
@@ -258,8 +258,8 @@ class Entries:
     def history(self, key: str, up_to: int) -> tuple[Attempt, ...]:
         """Return the bad ends of a job, up to the nth."""
         rows = self._all(
-            "SELECT number, cause, worker_id, seconds, error_type, error, traceback, exception "
-            "FROM attempts WHERE key = ? AND number <= ? ORDER BY number",
+            f"SELECT {OF_ATTEMPT} FROM attempts "  # noqa: S608 - our own names
+            "WHERE key = ? AND number <= ? ORDER BY number",
             key,
             up_to,
         )

@@ -121,8 +121,12 @@ def made_again(columns: Told) -> Exception:
     )
 
 
+OF_ATTEMPT = "number, cause, worker_id, seconds, error_type, error, traceback, exception"
+"""Columns of the journal's attempts that `attempt_of` takes."""
+
+
 def attempt_of(row: tuple[Any, ...]) -> Attempt:
-    """Make an attempt of number, cause, worker, seconds and the columns of its error."""
+    """Make an attempt of its columns."""
     from okanjo_conductor._types import Attempt, Cause
 
     number, cause, worker_id, seconds, *columns = row

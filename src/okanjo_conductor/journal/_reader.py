@@ -15,9 +15,9 @@ from okanjo_conductor._types import JobState
 from okanjo_conductor.errors import JobKeyError, JournalError, UnknownJobError
 from okanjo_conductor.journal import _lock as lock
 from okanjo_conductor.journal._entries import Entries
-from okanjo_conductor.journal._errors import attempt_of
+from okanjo_conductor.journal._errors import OF_ATTEMPT, attempt_of
 from okanjo_conductor.journal._keys import key_of, text_of
-from okanjo_conductor.journal._store import OF_ATTEMPT, AsJournalErrors, identify, read_only
+from okanjo_conductor.journal._store import AsJournalErrors, identify, read_only
 from okanjo_conductor.journal._values import Values
 
 if TYPE_CHECKING:

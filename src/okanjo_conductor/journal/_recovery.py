@@ -31,9 +31,9 @@ from okanjo_conductor._types import Attempt, JobId, Ordinal, WorkerId
 from okanjo_conductor._wire import failures, pickling, records
 from okanjo_conductor.errors import ProtocolError
 from okanjo_conductor.journal import _handouts as handouts
-from okanjo_conductor.journal._errors import attempt_of
+from okanjo_conductor.journal._errors import OF_ATTEMPT, attempt_of
 from okanjo_conductor.journal._keys import safe_text_of
-from okanjo_conductor.journal._store import OF_ATTEMPT, AsJournalErrors, clear_folder
+from okanjo_conductor.journal._store import AsJournalErrors, clear_folder
 from okanjo_conductor.journal._writer import UNKNOWN, Rows
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from okanjo_conductor._io.machine import machine_id
 from okanjo_conductor._plain import Frozen
 from okanjo_conductor._types import JobState
 from okanjo_conductor.errors import ConfigurationError, JournalChangedError, JournalError
-from okanjo_conductor.journal._errors import attempt_of, damaged, translated
+from okanjo_conductor.journal._errors import OF_ATTEMPT, attempt_of, damaged, translated
 from okanjo_conductor.journal._fingerprint import Fingerprint
 from okanjo_conductor.journal._lock import Lock
 from okanjo_conductor.journal._values import FILES, SPILL_OVER, Values
@@ -83,8 +83,6 @@ CREATE TABLE sinks(
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE met(seq INTEGER PRIMARY KEY) STRICT;
 """
-OF_ATTEMPT = "number, cause, worker_id, seconds, error_type, error, traceback, exception"
-"""Columns of `attempts` that `attempt_of` takes."""
 
 
 class RunStart(Frozen):
