@@ -4,9 +4,9 @@ Rules of this file:
 
 - One handler per event, found in `_HANDLERS`; it first checks that the event is legal, then
   changes state. Nothing else changes state.
-- After each handler `_settle` looks at the whole and does what follows: queue what is due, hand
-  out, recall, start workers, read more jobs, end the run. No handler repeats any of it.
-- Decisions depend on the tables (ledger, fleet), never on a counter of completions.
+- After each handler `_settle` looks at the whole and does what follows: let the dealer hand out,
+  recall and start workers, read more jobs, end the run. No handler repeats any of it.
+- Decisions depend on the tables (ledger, fleet, board), never on a counter of completions.
 
 The run goes through `Phase`s in one direction only::
 
@@ -21,23 +21,15 @@ from __future__ import annotations
 
 from collections import deque
 from enum import IntEnum, auto
-from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core import records as rec
 from okanjo_conductor._core.board import Board
-from okanjo_conductor._core.endings import (
-    Doom,
-    Plea,
-    Watch,
-    error_of,
-    force,
-    steps_for,
-    steps_of_start,
-)
-from okanjo_conductor._core.fleet import Fleet, SlotState, Worker, WorkerState
+from okanjo_conductor._core.dealing import Dealer
+from okanjo_conductor._core.endings import Doom, Plea, Watch, error_of, force, steps_for
+from okanjo_conductor._core.fleet import Fleet, Worker, WorkerState
 from okanjo_conductor._core.ledger import Ledger
 from okanjo_conductor._core.policy import FailureBudget, Policy
 from okanjo_conductor._core.prefetch import MAX_BATCH
@@ -56,15 +48,11 @@ from okanjo_conductor.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from okanjo_conductor._core.jobs import Job, Jobs
+    from okanjo_conductor._core.jobs import Job
     from okanjo_conductor._types import JobId, Key, Slot, WorkerId
 
 LEAVE_GRACE = 30.0
 """Seconds that a worker may take for its teardown when the run is over."""
-_BATCHES_HELD = 2
-"""Per worker: one at work, one waiting while word of the first travels."""
-_COMPARED = 64
-"""Among how many workers, at least, the emptiest is given a job and the fullest asked for some."""
 
 
 class Phase(IntEnum):
@@ -113,12 +101,11 @@ class ConductorState:
         self._ledger = Ledger()
         self._fleet = Fleet(slots, largest_batch)
         self._board = Board(self._ledger, policy.recycle)
+        self._dealer = Dealer(self._ledger, self._fleet, self._board, policy)
         self._stats = StatsBook()
         self._phase = Phase.NEW
         self._intake = Intake.OPEN
         self._is_delivery_paused = False
-        self._is_loner_out = False
-        """Whether a job that must be executed alone may still be."""
         self._error: Exception | None = None
         self._failures = FailureBudget(policy.max_failures)
         self._unwanted: set[JobId] = set()
@@ -129,8 +116,6 @@ class ConductorState:
         self._is_over_budget = False
         self._leave_by: float | None = None
         """When workers that were asked to leave are sent a signal; None: when they are done."""
-        self._set_aside: list[Worker] = []
-        """Workers that are handed nothing, so that they can be handed suspects."""
         self._step = Step()
         """The step under construction; replaced with each event."""
         self.accepted = 0
@@ -146,6 +131,7 @@ class ConductorState:
             IllegalEventError: it cannot have happened. Nothing was changed.
         """
         self._step = step = Step(records=[], commands=[])
+        self._dealer.commands = step.commands
         if self._phase is Phase.OVER:
             message = f"the run is over: {event}"
             raise IllegalEventError(message)
@@ -193,11 +179,7 @@ class ConductorState:
         """When `TimePassed` is due if nothing else happens before, or None."""
         times = [self._board.next_due()]
         if self._phase is Phase.RUNNING:
-            times.append(self._ledger.next_due)
-            if self._board.spent:
-                times += [w.slot.not_before for w in self._worn()]
-            if self._fleet.vacant and self._wants_workers():
-                times += [slot.not_before for slot in self._fleet.vacant.values()]
+            times.append(self._dealer.next_deadline())
         return min((time for time in times if time is not None), default=None)
 
     # Handlers, in the order of events.py
@@ -379,7 +361,7 @@ class ConductorState:
         if place is not None:
             worker = self._touched(place[0])
             worker.kept = 0  # what was decided on before must be looked at again
-            self._recall_from(worker)
+            self._dealer.recall_from(worker)
 
     def _on_resize_requested(self, event: ev.ResizeRequested, _now: float) -> None:
         for worker in self._fleet.resize(event.slots):
@@ -413,13 +395,7 @@ class ConductorState:
             self._is_over_budget = True
             self._drain(now, None, self._failures.why)
         if self._phase is Phase.RUNNING:
-            self._ledger.queue_due(now)
-            self._board.refresh()
-            self._hand_out()
-            self._board.refresh()
-            self._recall()
-            self._start_workers(now)
-            self._recycle(now)
+            self._dealer.deal(now, has_more=self._intake not in _QUIET)
             self._read_jobs()
             if self._ledger.is_empty and self._intake in _QUIET:
                 self._end(now)
@@ -435,189 +411,6 @@ class ConductorState:
             self._fail(job, JobState.CANCELLED, Cause.PREEMPTED, error, history=history)
         held = {i for i in self._unwanted if self._ledger.holder_of(i) is not None}
         self._unwanted = held
-
-    def _hand_out(self) -> None:
-        ledger = self._ledger
-        self._is_loner_out = self._is_loner_out and ledger.has_held
-        if self._is_loner_out:
-            return
-        if ledger.aside:
-            self._hand_out_suspects()
-        elif self._set_aside:
-            self._release()
-            self._board.refresh()
-        if not ledger.queued:
-            self._hand_out_loner()
-            return
-        if workers := self._takers_of(ledger.queued):
-            self._fill([w for w in workers if w.concurrency > 1])
-            self._hand_batches_to(workers)
-        if ledger.aside and not ledger.queued:  # now also who has found nothing else
-            self._hand_out_suspects()
-
-    def _takers_of(self, count: int) -> list[Worker]:
-        """Choose who is handed so many jobs: not many more than that, and first who is idle."""
-        idle, hungry = self._board.idle, self._board.hungry
-        some = islice(chain(idle.values(), hungry.values()), max(count, _COMPARED))
-        return sorted(some, key=lambda w: w.id)
-
-    def _hand_batches_to(self, workers: list[Worker]) -> None:
-        ledger, board = self._ledger, self._board
-        for _ in range(_BATCHES_HELD):
-            for worker in sorted(workers, key=lambda w: ledger.held_by(w.id)):
-                share = -(-ledger.queued // board.sharers)
-                count = min(worker.sizer.batch, share, board.jobs_left(worker))
-                if count and ledger.held_by(worker.id) <= worker.most_at_once:
-                    self._hand_to(worker, count)
-
-    def _fill(self, workers: list[Worker]) -> None:
-        """Let workers that execute several jobs at a time have those, before any job waits."""
-        ledger = self._ledger
-        while ledger.queued and (hungry := [w for w in workers if self._room(w) > 0]):
-            share = -(-ledger.queued // len(hungry))
-            for worker in sorted(hungry, key=lambda w: ledger.held_by(w.id)):
-                if count := min(share, ledger.queued, self._room(worker)):
-                    self._hand_to(worker, count)
-
-    def _room(self, worker: Worker) -> int:
-        """How many jobs a worker would execute besides those it has."""
-        room = min(worker.concurrency - self._ledger.held_by(worker.id), worker.sizer.largest)
-        return min(room, self._board.jobs_left(worker))
-
-    def _hand_to(self, worker: Worker, count: int) -> None:
-        first = worker.take_ordinals(count)
-        self._send(worker, first, self._ledger.hand_out(worker.id, first, count))
-
-    def _send(self, worker: Worker, first: Ordinal, jobs: Jobs) -> None:
-        self._board.touch(worker)
-        histories = self._ledger.histories_of(jobs)
-        self._step.commands.append(
-            do.HandOut(worker_id=worker.id, first=first, jobs=jobs, histories=histories)
-        )
-
-    def _hand_out_loner(self) -> None:
-        """Give a job that must be executed alone to a worker, when everything else is done."""
-        ledger = self._ledger
-        has_more = ledger.aside or ledger.has_held or self._intake not in _QUIET
-        if has_more or not ledger.alone:
-            return
-        if worker := next(iter(self._board.idle.values()), None):
-            first = worker.take_ordinals(1)
-            self._send(worker, first, ledger.hand_out_loner(worker.id, first))
-            self._is_loner_out = True
-
-    # Suspects: each is executed by a worker that has nothing else
-
-    def _hand_out_suspects(self) -> None:
-        """Give suspects to workers that have nothing, and see that there are such workers.
-
-        While other jobs wait too, they are for half of the workers, and suspects for the rest.
-        """
-        takers, board = self._fleet.takers(), self._board
-        others = [w for w in takers if board.jobs_left(w) > 0 and not board.is_alone(w)]
-        alone = sum(map(board.is_alone, takers))
-        wanted = max(1, (len(others) + alone) // 2) - alone
-        for worker in [w for w in others if self._is_empty(w)]:
-            if self._ledger.aside and (wanted > 0 or not self._ledger.queued):
-                wanted -= 1
-                others.remove(worker)
-                self._hand_suspect_to(worker)
-        self._put_aside(others, wanted)
-        board.refresh()
-
-    def _hand_suspect_to(self, worker: Worker) -> None:
-        worker.is_set_aside = False
-        worker.suspect = first = worker.take_ordinals(1)
-        self._send(worker, first, self._ledger.hand_out_suspect(worker.id, first))
-
-    def _put_aside(self, workers: list[Worker], count: int) -> None:
-        """Let some workers finish what they have, so that they can be handed suspects."""
-        count = min(count, self._ledger.aside)
-        ledger = self._ledger
-        workers.sort(key=lambda w: (not w.is_set_aside, ledger.held_by(w.id)))
-        chosen = workers[:count]
-        new = [w for w in chosen if not w.is_set_aside]
-        self._release()
-        self._set_aside = chosen
-        for worker in chosen:
-            worker.is_set_aside = True
-        for worker in new:
-            self._recall_from(worker)
-
-    def _release(self) -> None:
-        """Set nobody aside."""
-        for worker in self._set_aside:
-            worker.is_set_aside = False
-            self._board.touch(worker)
-        self._set_aside = []
-
-    def _is_empty(self, worker: Worker) -> bool:
-        return not (worker.is_recalled or self._ledger.held_by(worker.id))
-
-    def _recall(self) -> None:
-        """Let idle workers have what others hold and have not started."""
-        board, ledger = self._board, self._ledger
-        if ledger.queued:
-            return
-        while board.givers and board.coming < len(board.idle):
-            some = islice(board.givers.values(), _COMPARED)
-            self._recall_from(max(some, key=lambda w: ledger.held_by(w.id)))
-            board.refresh()
-
-    def _recall_from(self, worker: Worker) -> None:
-        """Take back what a worker has not started, unless that is under way."""
-        if worker.is_recalled or not worker.was_ready:
-            return
-        worker.is_recalled = True
-        self._board.touch(worker)
-        last = Ordinal(worker.next_ordinal - 1)
-        self._step.commands.append(do.RecallJobs(worker_id=worker.id, last=last))
-
-    def _start_workers(self, now: float) -> None:
-        if not (self._fleet.vacant and self._wants_workers()):
-            return
-        for _, slot in sorted(self._fleet.vacant.items()):
-            if slot.not_before <= now and self._wants_workers():
-                self._start_in(slot, now)
-
-    def _start_in(self, slot: SlotState, now: float) -> None:
-        worker = self._fleet.fill(slot)
-        worker.steps = deque(steps_of_start(worker.id, slot.number, self._policy, now))
-        self._ledger.enrol(worker.id)
-        self._board.touch(worker)
-        self._step.commands.append(do.StartWorker(worker_id=worker.id, slot=slot.number))
-
-    def _recycle(self, now: float) -> None:
-        """Order a successor for each worker that has done enough, while jobs wait."""
-        if self._board.spent:
-            for worker in self._worn():
-                if worker.slot.not_before <= now and self._is_missed(worker):
-                    self._start_in(worker.slot, now)
-
-    def _worn(self) -> list[Worker]:
-        """Return the workers that have done enough and are missed."""
-        spent = self._board.spent.values()
-        return [w for w in spent if self._may_retire(w) and self._is_missed(w)]
-
-    def _may_retire(self, worker: Worker) -> bool:
-        slot = worker.slot
-        return slot.worker is worker and slot.living == 1
-
-    def _is_missed(self, worker: Worker) -> bool:
-        """Whether a job waits that a successor would be given."""
-        if self._ledger.queued or self._ledger.aside or self._ledger.alone:
-            return True
-        return self._is_used_up(worker) and self._wants_workers()
-
-    def _is_used_up(self, worker: Worker) -> bool:
-        """Whether a worker has nothing to do and may be handed nothing more."""
-        return self._board.jobs_left(worker) <= 0 and not self._ledger.held_by(worker.id)
-
-    def _wants_workers(self) -> bool:
-        """Whether a job waits, here or behind another one, for which nobody is on the way."""
-        ledger = self._ledger
-        waiting = ledger.queued + ledger.aside + bool(ledger.alone)
-        return waiting + self._board.spare > self._fleet.starting
 
     def _read_jobs(self) -> None:
         """Keep as many jobs waiting here as the workers take at once, at least two a slot.
@@ -772,7 +565,7 @@ class ConductorState:
     def _take_everything_back(self) -> None:
         self._intake = Intake.CLOSED
         for worker in self._fleet:
-            self._recall_from(worker)
+            self._dealer.recall_from(worker)
 
     def _stop_all(self, deadline: float | None) -> None:
         """Ask every worker to leave, and make it leave from then on."""
@@ -790,7 +583,7 @@ class ConductorState:
 
     def _dismiss(self, worker: Worker) -> None:
         """Let a worker finish the job at hand and leave; others go on in its place."""
-        self._recall_from(worker)
+        self._dealer.recall_from(worker)
         self._stop(worker)
 
     def _finish(self) -> None:
@@ -821,7 +614,7 @@ class ConductorState:
         if watch.blocks_at is not None and watch.blocks_at <= now:
             watch.blocks_at = None
             if worker.is_blocked and self._ledger.held_by(worker.id) > 1:
-                self._recall_from(worker)
+                self._dealer.recall_from(worker)
         if watch.expires_at is not None and watch.expires_at <= now and worker.doom is None:
             watch.expires_at = None
             doom = Doom(watch.ordinal, Cause.TIMEOUT, watch.limit or 0.0)
@@ -863,7 +656,7 @@ class ConductorState:
             return
         if before is not None and before.ordinal >= doom.ordinal:
             return  # who was meant for an earlier job has ended that: it has started this one
-        self._recall_from(worker)
+        self._dealer.recall_from(worker)
         worker.doom = doom
         was_asked = doom.ordinal in worker.pleas
         steps = steps_for(worker.id, doom, self._policy, now, was_asked=was_asked)
