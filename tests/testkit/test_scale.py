@@ -17,7 +17,7 @@ from okanjo_conductor.testing import BrokenPromiseError, ShellCosts, simulate_cl
 
 WORKERS, NODES = 64, 4
 PER_NODE = WORKERS // NODES
-FREE = ShellCosts(packet=0, message=0, job=0)
+FREE = ShellCosts(packet=0.0, message=0.0, job=0.0, look=0.0)
 
 
 def steady(step=20e-6):
@@ -131,17 +131,21 @@ def test_what_nodes_say_meanwhile_travels_together():
         for message in (0.0, 0.001)
     )
 
-    assert slow.packets < quick.packets / 2
+    assert slow.packets < 0.7 * quick.packets
 
 
 def test_the_costs_of_the_shell_are_counted_once_each():
-    costs = ShellCosts(packet=0.0, message=0.0, job=1e-3)
-    report = simulate(jobs=500, durations=0.5, costs=costs, clock=steady(0.0))
-    assert report.busy == pytest.approx(500 * costs.job)
+    def run_at(**costs):
+        report = simulate(jobs=500, durations=0.5, costs=replace(FREE, **costs), clock=steady(0.0))
+        return report, report.busy / 1e-3
 
-    costs = ShellCosts(packet=1e-3, message=0.0, job=0.0)
-    report = simulate(jobs=500, durations=0.5, costs=costs, clock=steady(0.0))
-    assert report.busy == pytest.approx(report.packets * costs.packet)
+    assert run_at(job=1e-3)[1] == pytest.approx(500)
+    report, times = run_at(packet=1e-3)
+    assert times == pytest.approx(report.packets)
+    report, times = run_at(message=1e-3)
+    assert times == pytest.approx(report.messages)
+    report, times = run_at(look=1e-3 / WORKERS)
+    assert times == pytest.approx(report.makespan / 0.02, rel=0.05)
 
 
 def test_a_journey_is_paid_for_by_whoever_holds_too_little():

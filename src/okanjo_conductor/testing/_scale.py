@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 SECOND = 1_000_000_000
 """In nanoseconds, the unit of the simulated clock."""
+_TICK = 20_000_000
+"""Nanoseconds between looks at the workers, as in `_run`."""
 _STUCK_AFTER = 300.0
 """The default of a conductor: so there is a deadline for each job that lasts."""
 _TABLES = [tracemalloc.Filter(True, str(Path(path, "*"))) for path in _core.__path__]
@@ -54,15 +56,17 @@ _TABLES = [tracemalloc.Filter(True, str(Path(path, "*"))) for path in _core.__pa
 class ShellCosts:
     """What a conductor is busy with beside its core, in seconds.
 
-    The defaults were measured on a machine of two cores: see `docs/scale.md`.
+    The defaults were measured, with sockets for an engine: see `docs/scale.md`.
     """
 
-    packet: float = 0.0
-    """To send or receive one packet of a node."""
-    message: float = 0.0
+    packet: float = 60e-6
+    """To send or receive one packet of a node. An engine that makes a call of it takes longer."""
+    message: float = 60e-6
     """To make or read one message of a worker in it."""
-    job: float = 0.0
-    """To read one job, send it, and read and deliver its outcome."""
+    job: float = 0.3e-6
+    """To read one job, send it, and read and deliver its outcome; the payload being a number."""
+    look: float = 0.4e-6
+    """To look at one worker, which happens every 20 ms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +90,10 @@ class ScaleReport:
     """How many events the core has handled."""
     hand_outs: int
     recalls: int
+    messages: int
+    """Between conductor and workers, both ways."""
     packets: int
-    """Between conductor and nodes, both ways."""
+    """In which they travelled, between conductor and nodes."""
     repeated: int
     """Jobs that were begun on a lost node, and executed again elsewhere."""
     bytes_per_worker: int | None
@@ -179,6 +185,7 @@ class _Shell:
         self._timer: float | None = None
         self._spent = 0.0
         """Seconds since the turn began."""
+        self._ticks = 0
         self._next_job = 0
         self._ended = bytearray(world.work.jobs)
         """By job, whether it has its outcome."""
@@ -187,7 +194,8 @@ class _Shell:
         self._lost_at = inf
         self._lost_workers = 0
         self._is_over = False
-        self._sums = dict.fromkeys(("events", "hand_outs", "recalls", "packets", "repeated"), 0)
+        names = "events", "hand_outs", "recalls", "messages", "packets", "repeated"
+        self._sums = dict.fromkeys(names, 0)
         self._core = self._busy = 0.0
         self._traced: int | None = None
 
@@ -229,6 +237,7 @@ class _Shell:
 
     def _take_turn(self) -> None:
         self._is_busy = True
+        self._look_at_workers()
         while self._calls:
             action, args = self._calls.popleft()
             action(*args)
@@ -238,6 +247,15 @@ class _Shell:
             self._sums["packets"] += 1
             self._later(self._world.half_trip, node.hear, entries)
         self._later(0, self._end_turn)
+
+    def _look_at_workers(self) -> None:
+        """Spend what the ticks since the last turn have cost; all but one fell into idle time."""
+        ticks = self._world.now // _TICK - self._ticks
+        if ticks:
+            self._ticks += ticks
+            cost = self._costs.look * len(self._homes)
+            self._busy += (ticks - 1) * cost
+            self._spend(cost)
 
     def _end_turn(self) -> None:
         self._busy += self._spent
@@ -274,6 +292,10 @@ class _Shell:
                 _CARRY_OUT.get(type(command), _ignore)(self, command)
         if not self._is_over:
             self._set_timer()
+
+    def _note_message(self) -> None:
+        self._sums["messages"] += 1
+        self._spend(self._costs.message)
 
     def _note_core(self, seconds: float) -> None:
         self._core += seconds
@@ -358,7 +380,7 @@ class _Shell:
         self._is_over = True
 
     def _say(self, verb: str, number: WorkerId, *args: Any) -> None:
-        self._spend(self._costs.message)
+        self._note_message()
         self._outbox.setdefault(self._homes[number], []).append((verb, number, *args))
 
     # What nodes say
@@ -372,7 +394,7 @@ class _Shell:
         self._spend(self._costs.packet)
         self._later(self._world.half_trip, node.poll)
         for verb, number, *args in entries:
-            self._spend(self._costs.message)
+            self._note_message()
             if verb == "exited":
                 del node.workers[number]
             self._post(_EVENT_OF[verb](number, *args))

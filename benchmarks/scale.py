@@ -1,0 +1,133 @@
+"""Many workers, simulated around the real core: what a conductor costs, and what it keeps busy.
+
+    .venv/bin/python -m benchmarks.scale [--workers 10,100,1000,10000] [--only noop,100ms]
+    .venv/bin/python -m benchmarks.scale --packet 0.0005 --round-trip 0.02
+    .venv/bin/python -m benchmarks.scale --real             real workers beside simulated ones
+
+Prints a table in Markdown. The makespan is in units of the lower bound. *Busy* is the share of it
+in which the conductor was; at 100 % it is what workers wait for. Of a run in whose middle a node is
+lost it says by how much it was longer than the bound, which knows of the loss. `docs/scale.md` says
+what of all this is made up, and what is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from benchmarks import nodes
+from okanjo_conductor.testing import ScaleReport, ShellCosts, simulate_cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+NODES = 32
+
+
+def _heavy_tail() -> list[float]:
+    """Draw durations from 10 ms to 5 s: most jobs are short, most of the work is in few."""
+    chance = random.Random(7)  # noqa: S311 - durations, no secret
+    return [min(0.01 * chance.paretovariate(1.1), 5.0) for _ in range(100_003)]
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Jobs, and how many of them each worker gets: so many that to begin is a small part of it."""
+
+    durations: Sequence[float]
+    each: int
+    most: int = 20_000_000
+    """In all."""
+
+
+MIXES = {
+    "noop": Mix([1e-6], 40_000),
+    "1ms": Mix([0.001], 1_000, most=2_000_000),
+    "100ms": Mix([0.1], 50),
+    "10s": Mix([10.0], 20),
+    "tail": Mix(_heavy_tail(), 400, most=400_000),
+}
+_COLUMNS = (
+    "workers",
+    "each",
+    "jobs",
+    "makespan",
+    "utilised",
+    "busy",
+    "jobs/s",
+    "core µs/job",
+    "core µs/event",
+    "messages/job",
+    "bytes/worker",
+    "a node lost",
+    "repeated",
+)
+
+
+def row(workers: int, name: str, round_trip: float, costs: ShellCosts) -> list[str]:
+    """Simulate one kind of jobs, without and with the loss of a node, and once for the memory."""
+    mix = MIXES[name]
+    jobs = min(workers * mix.each, mix.most)
+    run: Callable[..., ScaleReport] = partial(
+        simulate_cluster,
+        nodes=min(NODES, workers),
+        workers=workers,
+        durations=mix.durations,
+        round_trip=round_trip,
+        costs=costs,
+    )
+    whole = run(jobs=jobs)
+    lossy = run(jobs=jobs, lose_node_at=whole.makespan / 2)
+    traced = run(jobs=min(jobs, 10 * workers), traces_memory=True)
+    return [
+        f"{workers:,}",
+        name,
+        f"{jobs:,}",
+        f"{whole.makespan / whole.bound:.2f}",
+        f"{whole.utilisation:.1%}",
+        f"{min(1.0, whole.busy / whole.makespan):.1%}",
+        f"{jobs / whole.makespan:,.0f}",
+        f"{whole.core / jobs * 1e6:.2f}",
+        f"{whole.core / whole.events * 1e6:.0f}",
+        f"{whole.messages / jobs:.3f}",
+        f"{traced.bytes_per_worker:,}",
+        f"+ {lossy.makespan - lossy.bound:.1f} s",
+        f"{lossy.repeated:,}",
+    ]
+
+
+def _print_row(cells: Iterable[str]) -> None:
+    print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def _print_head(columns: Sequence[str]) -> None:
+    _print_row(columns)
+    _print_row("---" for _ in columns)
+
+
+def main() -> None:
+    """Simulate, and print a line for each number of workers and each kind of jobs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--workers", default="10,100,1000,10000")
+    parser.add_argument("--only", default=",".join(MIXES))
+    parser.add_argument("--packet", type=float, default=ShellCosts().packet, help="in seconds")
+    parser.add_argument("--round-trip", type=float, default=0.005, help="in seconds")
+    parser.add_argument("--real", action="store_true", help="real workers beside simulated ones")
+    args = parser.parse_args()
+    if args.real:
+        _print_head(nodes.COLUMNS)
+        for cells in nodes.rows():
+            _print_row(cells)
+        return
+    costs = ShellCosts(packet=args.packet)
+    _print_head(_COLUMNS)
+    for name in args.only.split(","):
+        for workers in map(int, args.workers.split(",")):
+            _print_row(row(workers, name, args.round_trip, costs))
+
+
+if __name__ == "__main__":
+    main()
