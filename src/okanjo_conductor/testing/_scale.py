@@ -413,8 +413,8 @@ class _Shell:
             self._post(_exited(number, None))
 
 
-def _ready(number: WorkerId) -> ev.WorkerReady:
-    return ev.WorkerReady(worker_id=number)
+def _ready(number: WorkerId, round_trip: int) -> ev.WorkerReady:
+    return ev.WorkerReady(worker_id=number, round_trip=round_trip / SECOND)
 
 
 def _done(number: WorkerId, ordinals: list[Ordinal], nanoseconds: list[int]) -> ev.AttemptsDone:

@@ -7,7 +7,7 @@
 What is said is an *entry*: a verb, a worker's number, and what belongs to it.
 
     to a node                         to the conductor
-    start   number                    ready    number
+    start   number                    ready    number trip
     take    number first ids          outcomes number ordinals nanoseconds
     recall  number                    claim    number ordinal since
     stop    number                    recalled number kept
@@ -233,7 +233,7 @@ class Node:
         for verb, number, *args in entries:
             if verb == "start":
                 self.workers[number] = Worker(number, self, self._world)
-                self.say(("ready", number))
+                self.say(("ready", number, 2 * self._world.half_trip))
             else:
                 _DO[verb](self.workers[number], *args)
 
