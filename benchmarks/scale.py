@@ -4,6 +4,7 @@
     .venv/bin/python -m benchmarks.scale --packet 0.0005 --round-trip 0.02
     .venv/bin/python -m benchmarks.scale --real             real workers beside simulated ones
 
+With `--page docs/scale.md` the table is written into that page, in its place.
 Prints a table in Markdown. The makespan is in units of the lower bound. *Busy* is the share of it
 in which the conductor was; at 100 % it is what workers wait for. Of a run in whose middle a node is
 lost it says by how much it was longer than the bound, which knows of the loss. `docs/scale.md` says
@@ -16,9 +17,12 @@ import argparse
 import random
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, product
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import nodes
+from benchmarks.page import machine
 from okanjo_conductor.testing import ScaleReport, ShellCosts, simulate_cluster
 
 if TYPE_CHECKING:
@@ -39,12 +43,12 @@ class Mix:
 
     durations: Sequence[float]
     each: int
-    most: int = 20_000_000
+    most: int = 5_000_000
     """In all."""
 
 
 MIXES = {
-    "noop": Mix([1e-6], 40_000),
+    "noop": Mix([1e-6], 50_000),
     "1ms": Mix([0.001], 1_000, most=2_000_000),
     "100ms": Mix([0.1], 50),
     "10s": Mix([10.0], 20),
@@ -99,13 +103,23 @@ def row(workers: int, name: str, round_trip: float, costs: ShellCosts) -> list[s
     ]
 
 
-def _print_row(cells: Iterable[str]) -> None:
-    print("| " + " | ".join(cells) + " |", flush=True)
+def _written(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Print a table, line by line, and return it."""
+    lines = []
+    for cells in chain([columns, ["---"] * len(columns)], rows):
+        lines.append("| " + " | ".join(cells) + " |")
+        print(lines[-1], flush=True)
+    return "\n".join(lines)
 
 
-def _print_head(columns: Sequence[str]) -> None:
-    _print_row(columns)
-    _print_row("---" for _ in columns)
+def _put_into(page: Path, name: str, table: str) -> None:
+    """Replace a table of a page, and say what machine it is from."""
+    here = machine()
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, rest = page.read_text().split(begin)
+    after = rest.split(end)[1]
+    told = f"{here['cpus']} CPUs of {here['cpu']}, {here['system']}, {here['python']}."
+    page.write_text(f"{before}{begin}\n\n{told}\n\n{table}\n\n{end}{after}")
 
 
 def main() -> None:
@@ -116,17 +130,17 @@ def main() -> None:
     parser.add_argument("--packet", type=float, default=ShellCosts().packet, help="in seconds")
     parser.add_argument("--round-trip", type=float, default=0.005, help="in seconds")
     parser.add_argument("--real", action="store_true", help="real workers beside simulated ones")
+    parser.add_argument("--page", type=Path, help="write the table into this page")
     args = parser.parse_args()
     if args.real:
-        _print_head(nodes.COLUMNS)
-        for cells in nodes.rows():
-            _print_row(cells)
-        return
-    costs = ShellCosts(packet=args.packet)
-    _print_head(_COLUMNS)
-    for name in args.only.split(","):
-        for workers in map(int, args.workers.split(",")):
-            _print_row(row(workers, name, args.round_trip, costs))
+        name, table = "real", _written(nodes.COLUMNS, nodes.rows())
+    else:
+        costs = ShellCosts(packet=args.packet)
+        cases = product(args.only.split(","), map(int, args.workers.split(",")))
+        rows = (row(workers, mix, args.round_trip, costs) for mix, workers in cases)
+        name, table = "simulated", _written(_COLUMNS, rows)
+    if args.page:
+        _put_into(args.page, name, table)
 
 
 if __name__ == "__main__":

@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 SECOND = 1_000_000_000
 """In nanoseconds, the unit of the simulated clock."""
-_TICK = 20_000_000
-"""Nanoseconds between looks at the workers, as in `_run`."""
 _STUCK_AFTER = 300.0
 """The default of a conductor: so there is a deadline for each job that lasts."""
 _TABLES = [tracemalloc.Filter(True, str(Path(path, "*"))) for path in _core.__path__]
@@ -65,8 +63,6 @@ class ShellCosts:
     """To make or read one message of a worker in it."""
     job: float = 0.3e-6
     """To read one job, send it, and read and deliver its outcome; the payload being a number."""
-    look: float = 0.4e-6
-    """To look at one worker, which happens every 20 ms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +181,6 @@ class _Shell:
         self._timer: float | None = None
         self._spent = 0.0
         """Seconds since the turn began."""
-        self._ticks = 0
         self._next_job = 0
         self._ended = bytearray(world.work.jobs)
         """By job, whether it has its outcome."""
@@ -237,7 +232,6 @@ class _Shell:
 
     def _take_turn(self) -> None:
         self._is_busy = True
-        self._look_at_workers()
         while self._calls:
             action, args = self._calls.popleft()
             action(*args)
@@ -247,15 +241,6 @@ class _Shell:
             self._sums["packets"] += 1
             self._later(self._world.half_trip, node.hear, entries)
         self._later(0, self._end_turn)
-
-    def _look_at_workers(self) -> None:
-        """Spend what the ticks since the last turn have cost; all but one fell into idle time."""
-        ticks = self._world.now // _TICK - self._ticks
-        if ticks:
-            self._ticks += ticks
-            cost = self._costs.look * len(self._homes)
-            self._busy += (ticks - 1) * cost
-            self._spend(cost)
 
     def _end_turn(self) -> None:
         self._busy += self._spent
