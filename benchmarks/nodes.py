@@ -150,7 +150,7 @@ def _wrapped(around: Callable[..., Any], original: Callable[..., Any]) -> Callab
 
 def rows() -> Iterator[list[str]]:
     """Run and simulate each case."""
-    yield _row("no-op", noop, jobs=1_000_000, workers=1, nodes=1)
+    yield row("no-op", noop, jobs=1_000_000, workers=1, nodes=1)
     for milliseconds, workers, nodes, jobs in (
         (1, 2, 1, 10_000),
         (1, 8, 2, 20_000),
@@ -158,12 +158,13 @@ def rows() -> Iterator[list[str]]:
         (100, 32, 2, 2_000),
     ):
         worker = partial(nap, seconds=milliseconds / 1000)
-        yield _row(f"{milliseconds} ms", worker, jobs=jobs, workers=workers, nodes=nodes)
+        yield row(f"{milliseconds} ms", worker, jobs=jobs, workers=workers, nodes=nodes)
 
 
-def _row(
+def row(
     name: str, worker: Callable[[int], int], *, jobs: int, workers: int, nodes: int
 ) -> list[str]:
+    """Run jobs on real workers, and simulate as many that take as long."""
     engines: Any = import_module("tests.clusters.subprocesses")
     cluster = engines.SubprocessCluster(nodes=nodes, room=-(-workers // nodes))
     meter = Meter(jobs // 10)

@@ -7,8 +7,8 @@
 With `--page docs/scale.md` the table is written into that page, in its place.
 Prints a table in Markdown. The makespan is in units of the lower bound. *Busy* is the share of it
 in which the conductor was; at 100 % it is what workers wait for. Of a run in whose middle a node is
-lost it says by how much it was longer than that without a loss, and than the bound that knows of the
-loss. `docs/scale.md` says what of all this is made up, and what is measured.
+lost it says by how much it was longer than the run without a loss, and than the bound that knows of
+the loss. `docs/scale.md` says what of all this is made up, and what is measured.
 """
 
 from __future__ import annotations

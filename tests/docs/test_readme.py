@@ -1,4 +1,4 @@
-"""The README, the pages on lookups, tables, scale and testing, and the examples do what they say."""
+"""The README, the pages of the manual, and the examples do what they say."""
 
 from __future__ import annotations
 
