@@ -98,7 +98,7 @@ def row(workers: int, name: str, round_trip: float, costs: ShellCosts) -> list[s
         f"{whole.core / whole.events * 1e6:.0f}",
         f"{whole.messages / jobs:.3f}",
         f"{traced.bytes_per_worker:,}",
-        f"+ {lossy.makespan - max(lossy.bound, whole.makespan):.1f} s",
+        f"+ {max(0.0, lossy.makespan - max(lossy.bound, whole.makespan)):.1f} s",
         f"{lossy.repeated:,}",
     ]
 
