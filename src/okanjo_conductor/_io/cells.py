@@ -130,6 +130,8 @@ def black_box(cells: memoryview[int], begin: int = 0) -> str:
     """Read what the black box holds from the `begin`th byte on."""
     box = cells.cast("B")[_BOX + begin :]
     with box:
+        if not box or not box[0]:  # memory that is read is there from then on, which takes a while
+            return ""
         return bytes(box).partition(b"\0")[0].decode("ascii", "replace")
 
 
