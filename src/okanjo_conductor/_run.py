@@ -349,6 +349,8 @@ class Run:
         if self._journal is not None:
             self._journal.mark()
         self._set_timer()
+        if self._buffer is not None:
+            self._buffer.announce()
 
     def interrupt(self, why: str) -> None:
         """Abort, and do not wait for handlers of commands: something is raised out of the run."""

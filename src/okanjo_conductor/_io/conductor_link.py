@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from okanjo_conductor._io import cells, stacks
+from okanjo_conductor._io.hatch import Answerer
 from okanjo_conductor._io.outcome_log import Reader
 from okanjo_conductor._wire import records
 from okanjo_conductor._wire.connection import Connection
@@ -84,6 +85,12 @@ class ConductorLink:
         self._loop = loop
         self._receiver = receiver
         self._log = Reader(ends.cells, keeps=keeps_outcomes)
+        self.hatch = Answerer(ends.cells, self)
+        """Where the worker asks what can be answered at once."""
+        self.sent = 0
+        """How many messages were sent, or are to be."""
+        self._received = 0
+        """How many messages were received."""
         self._connection = Connection()
         self._is_open = True
         self._is_closed = False
@@ -196,13 +203,13 @@ class ConductorLink:
         """Send a message as soon as the worker has room for it. To the dead, it is dropped."""
         if self._is_open:
             if self.ahead:
-                for first in self.ahead.take():
-                    self._connection.send(first)
+                self._queue_news()
             self.send_frame(to_segments(message, 0))
 
     def send_frame(self, segments: list[bytes | memoryview]) -> None:
         """Send a message that was made into a frame."""
         if self._is_open:
+            self.sent += 1
             if len(segments) == 1 and not self._connection.outbox:
                 segments = self._rest_of(segments[0])
             self._connection.outbox.append(segments)
@@ -237,6 +244,31 @@ class ConductorLink:
                 pass
             self._apply(total)
 
+    def catch_up(self, messages: int, outcomes: int) -> bool:
+        """Pass on what the worker has said until it had said so much; return whether that is done.
+
+        Args:
+            messages: how many in all.
+            outcomes: likewise.
+        """
+        if self._received < messages:
+            self._on_readable()
+        with self._guard():
+            self._apply(outcomes)
+        return self._is_open and self._received >= messages
+
+    def send_news(self) -> None:
+        """Send what the worker must be told before it is told anything else."""
+        if self.ahead and self._is_open:
+            self._queue_news()
+            if not self._is_writing:
+                self._flush()
+
+    def _queue_news(self) -> None:
+        for first in self.ahead.take() if self.ahead else ():
+            self.sent += 1
+            self._connection.send(first)
+
     def finish(self) -> None:
         """Pass on everything the dead worker has said, and close.
 
@@ -252,6 +284,7 @@ class ConductorLink:
         self._stop_reading()
         self._is_closed = True
         self._log.close()
+        self.hatch.close()
         self._ends.close()
 
     # Reading
@@ -297,6 +330,7 @@ class ConductorLink:
             return False
         is_full = count == len(room)
         for outcomes, message in self._connection.received(count):
+            self._received += 1
             self._apply(outcomes)
             self._receiver.on_message(self._worker_id, message)
         return is_full

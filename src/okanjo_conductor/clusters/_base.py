@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     from okanjo_conductor._io.bootstrap import Boot, Start
     from okanjo_conductor._io.conductor_link import Ahead, Receiver
+    from okanjo_conductor._io.hatch import Answerer
     from okanjo_conductor._io.loops import Loop
     from okanjo_conductor._io.threads import Callers
     from okanjo_conductor._types import Ordinal
@@ -114,6 +115,11 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
         """How many objects of ``__main__`` the worker has; kept by the run."""
         ahead: Ahead | None
         """What the worker must be told before anything else."""
+
+        @property
+        def hatch(self) -> Answerer | None:
+            """Where the worker asks what can be answered at once; None: it is out of reach."""
+            ...
 
         @property
         def stderr(self) -> str:

@@ -180,6 +180,7 @@ class RemoteLink:
         self._say = say
         self.definitions_sent = 0
         self.ahead: Ahead | None = None
+        self.hatch = None
         self.stdout, self._stderr = Output("stdout"), Output("stderr")
         self._box = ""
         self._box_read = 0
