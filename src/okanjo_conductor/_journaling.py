@@ -269,17 +269,26 @@ class Journaling:
             self._is_pausing = True
             self._pause(True)
 
-    def mark(self) -> None:
-        """Take note that everything that was read by now is written."""
+    def mark(self, *, is_idle: bool) -> None:
+        """Take note that everything that was read by now is written.
+
+        Args:
+            is_idle: whether no worker has a job: what comes next may depend on what is not told.
+        """
+        if is_idle and self._waiting:
+            self._writer.hurry()
         for worker_id in self._touched:
             link = self._links.get(worker_id)
             position = None if link is None else link.settled
             if link is not None and position is not None:
                 self._when_committed(partial(link.free, position))
+                if link.is_filling:
+                    self._writer.hurry()
         self._touched.clear()
         for worker_id in self._large:
             if link := self._links.get(worker_id):
                 self._when_committed(link.note_kept)
+                self._writer.hurry()
         self._large.clear()
         for worker_id in self._gone:
             self._when_committed(partial(self.remove_files_of, worker_id))
@@ -338,7 +347,7 @@ class Journaling:
 
     def close(self, then: Callable[[], None]) -> None:
         """Commit what there is, and call `then`: nothing more is delivered after that."""
-        self.mark()
+        self.mark(is_idle=True)
 
         def conclude() -> None:
             for notes in self._notes.values():

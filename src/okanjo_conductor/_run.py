@@ -345,7 +345,7 @@ class Run:
         finally:
             self._is_handling = False
         if self._journal is not None:
-            self._journal.mark()
+            self._journal.mark(is_idle=not self._state.is_busy)
         self._set_timer()
 
     def interrupt(self, why: str) -> None:

@@ -18,6 +18,7 @@ from okanjo_conductor.errors import (
     MachineCrashError,
     SerialisationError,
 )
+from okanjo_conductor.journal import _writer
 from system import journaled
 
 
@@ -257,6 +258,15 @@ def test_workers_add_jobs(program):
     assert set(made) == {0, 1, 2, 3}
     _, report = program.run([0, 3], journaled.add_one_more)
     assert report.skipped == 2
+
+
+@pytest.mark.parametrize("size", [3_000, 100_000], ids=["the log is full", "too large for it"])
+def test_a_worker_that_is_held_up_has_its_outcomes_committed_at_once(program, size, monkeypatch):
+    for pause in ("_SOON", "_LATER"):
+        monkeypatch.setattr(_writer, pause, 3600)
+    jobs = [f"{size}/{number}" for number in range(3_000_000 // size)]
+    outcomes, _ = program.run(jobs, journaled.pad)
+    assert {len(outcome.value) for outcome in outcomes.values()} == {size}
 
 
 def test_async_workers_and_lookups_and_large_values(program):
