@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -229,6 +230,76 @@ def test_the_status_of_a_run(conductor, work):
     assert (facts["jobs"], facts["state"], facts["suspects"]) == (3, "done", [])
     assert facts["runs"][0]["argv"][-6:] == list(work)
     assert facts["rate"] > 0
+
+
+def test_the_status_of_a_run_that_goes_on(conductor, work):
+    """Jobs that were skipped are not waited for; how many there are, the source says."""
+    os.mkfifo(conductor.folder / "gate")
+    conductor(*work)
+    conductor.write("in.txt", "a\nbad\nccc\nd\ne\ngate\n")
+    process = conductor.start(*work, "-j1")
+    gate = os.open(conductor.folder / "gate", os.O_WRONLY)
+    try:
+        while (facts := json.loads(conductor.out("status", "run.db", "--json")[0]))["finished"] < 2:
+            assert facts["state"] == "live"
+        lines = conductor.out("status", "run.db")
+    finally:
+        os.close(gate)
+        process.communicate(timeout=DEADLINE)
+    assert (facts["read"], facts["skipped"], facts["expected"]) == (6, 3, 6)
+    assert facts["eta"] == pytest.approx(1 / facts["rate"])
+    assert lines[3] == "  3 skipped: earlier runs had done them"
+    assert re.fullmatch(
+        r"  2 of 3 finished in .* s, .* jobs/s; the rest takes .* at that rate", lines[4]
+    )
+
+
+def test_the_status_of_a_run_whose_source_does_not_say_how_many_there_are(conductor, work):
+    os.mkfifo(conductor.folder / "gate")
+    process = conductor.start(*work[:3], "-", *work[4:], "-j1")
+    process.stdin.write("a\nb\ngate\n")
+    process.stdin.flush()
+    gate = os.open(conductor.folder / "gate", os.O_WRONLY)
+    try:
+        facts = {"finished": 0, "read": 0}
+        while (facts["finished"], facts["read"]) != (2, 3):
+            (line,) = conductor.out("status", "run.db", "--json")
+            facts = json.loads(line)
+            assert (facts["state"], facts["expected"], facts["eta"]) == ("live", None, None)
+        assert "2 of the 3 read so far finished" in conductor.out("status", "run.db")[-1]
+    finally:
+        os.close(gate)
+        process.communicate(timeout=DEADLINE)
+
+
+def test_the_status_of_a_run_that_was_killed_ends_with_its_last_outcome(conductor, work):
+    os.mkfifo(conductor.folder / "gate")
+    conductor.write("in.txt", "a\ngate\n")
+    process = conductor.start(*work, "-j1")
+    gate = os.open(conductor.folder / "gate", os.O_WRONLY)
+    process.kill()
+    process.communicate(timeout=DEADLINE)
+    os.close(gate)
+
+    first, second = (json.loads(conductor.out("status", "run.db", "--json")[0]) for _ in "ab")
+    assert first["state"] == "killed"
+    assert first["seconds"] == second["seconds"]
+    assert first["suspects"] == []
+    with closing(sqlite3.connect(conductor.folder / "run.db")) as connection, connection:
+        connection.execute("UPDATE runs SET machine = 'before it was started again'")
+    lines = conductor.out("status", "run.db")
+    assert "run.db: the machine went down, and the last run with it" in lines[0]
+    assert lines[-1] == "suspect, executing when the machine went down, once: gate"
+
+
+def test_the_status_of_a_run_that_could_not_go_on_says_why(conductor, work):
+    conductor(*work)
+    with closing(sqlite3.connect(conductor.folder / "run.db")) as connection, connection:
+        connection.execute("UPDATE runs SET state = 'broken', error = 'there was no room'")
+
+    lines = conductor.out("status", "run.db")
+    assert "run.db: the last run could not go on" in lines[0]
+    assert lines[1] == "  there was no room"
 
 
 def test_the_jobs_of_a_journal(conductor, work):

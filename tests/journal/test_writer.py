@@ -202,25 +202,26 @@ def test_bad_ends_of_a_job_that_is_asked_for_anew_count_from_the_beginning(path)
         assert [end.number for end in journal.get("a").history] == [1]
 
 
-def test_the_number_of_jobs_of_the_source_is_noted(path):
+def test_what_is_known_of_the_source_is_noted(path):
     with Session(path) as session:
-        session.writer.note_total(70)
+        session.writer.note_intake(_writer.Intake(70, 20, 100))
         session.write(done([1]))
         with open_journal(path) as journal:
-            assert journal.runs()[0].total == 70
+            (run,) = journal.runs()
+            assert (run.total, run.skipped, run.expected, run.finished) == (70, 20, 100, 1)
 
 
-def test_a_note_that_waits_for_a_commit_survives_an_idle_time(path, monkeypatch):
+def test_what_is_known_of_the_source_is_noted_in_idle_time_too(path, monkeypatch):
     turns = threading.Semaphore(0)
     monkeypatch.setattr(_writer, "PERIOD", 0.01)
     monkeypatch.setattr(_writer.Syncing, "sync_if_due", lambda _: turns.release())
     with Session(path) as session:
-        session.writer.note_total(70)
+        session.writer.note_intake(_writer.Intake(70, 20, None))
         for _ in range(3):
             assert turns.acquire(timeout=60)
-        session.write(done([1]))
         with open_journal(path) as journal:
-            assert journal.runs()[0].total == 70
+            (run,) = journal.runs()
+            assert (run.total, run.skipped, run.expected, run.finished) == (70, 20, None, 0)
 
 
 def make_full(session):

@@ -18,6 +18,7 @@ from okanjo_conductor.cli._folders import SEQ, folder_for
 from okanjo_conductor.cli._input import combined, has_stdin, source_of, split_marks
 from okanjo_conductor.cli._placeholders import Template, shown
 from okanjo_conductor.cli._writing import Output
+from okanjo_conductor.sources._base import UNKNOWN_LENGTH
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -100,7 +101,8 @@ class Commands:
     def __length_hint__(self) -> int:
         from operator import length_hint
 
-        return length_hint(self._jobs)
+        hint = length_hint(self._jobs, -1)
+        return UNKNOWN_LENGTH if hint < 0 else hint
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for seq, job in enumerate(self._jobs, 1):

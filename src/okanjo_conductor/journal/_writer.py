@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._core.records import JobFailed, JobRetried, JobsDone
 from okanjo_conductor._io.loops import call_soon
+from okanjo_conductor._plain import Frozen
 from okanjo_conductor._types import Attempt, Cause, JobState
 from okanjo_conductor.errors import SerialisationError
 from okanjo_conductor.journal._errors import told, translated
@@ -180,10 +181,10 @@ class Writer:
             self._is_idle = False
             self._changed.notify()
 
-    def note_total(self, total: int) -> None:
-        """Have it noted, at the next commit, how many jobs the source has given so far."""
+    def note_intake(self, intake: Intake) -> None:
+        """Have it noted, at the next commit or in idle time, what is known of the source."""
         with self._changed:
-            self._work.total = total
+            self._work.intake = intake
 
     def flush(self, then: Callable[[], Any]) -> None:
         """Call a function when everything that was given before is committed, or cannot be."""
@@ -206,7 +207,7 @@ class Writer:
         while not is_over:
             work, is_over = self._next(last)
             self._syncing.sync_if_due()
-            if self._error is None and work.is_due:
+            if self._error is None and (work.is_due or work.intake):
                 self._attempt(lambda work=work: self._commit(work))  # type: ignore[misc]
             if is_over:
                 self._finish()
@@ -226,8 +227,8 @@ class Writer:
                 self._is_idle = True
                 self._changed.wait(PERIOD)
                 self._is_idle = False
-            if not self._work.is_due:
-                return Work(), False  # what is noted there goes with the next commit
+            if not (self._work.is_due or self._work.intake):
+                return Work(), False
             while not self._is_hurried and (rest := last + self._work.pause - time.monotonic()) > 0:
                 self._changed.wait(rest)
             work, self._work = self._work, Work()
@@ -272,10 +273,21 @@ class Writer:
             self._connection.close()
 
 
+class Intake(Frozen):
+    """What is known of the source of jobs."""
+
+    total: int
+    """Jobs that it has given so far."""
+    skipped: int
+    """Those of them that are not executed, because they have been."""
+    expected: int | None
+    """Jobs that it will have given at its end; None: only the source knows."""
+
+
 class Work:
     """What is to be committed next."""
 
-    __slots__ = ("batches", "met", "rows", "suspects", "then", "total")
+    __slots__ = ("batches", "intake", "met", "rows", "suspects", "then")
 
     def __init__(self) -> None:
         self.batches: list[tuple[float, list[Record]]] = []
@@ -284,7 +296,7 @@ class Work:
         """How many jobs they are of."""
         self.met: list[list[str]] = []
         self.suspects: list[tuple[str, int]] = []
-        self.total: int | None = None
+        self.intake: Intake | None = None
         self.then: list[Callable[[], Any]] = []
         """To be called after that."""
 
@@ -479,9 +491,10 @@ class Rows:
             )
         for key, times in work.suspects:
             self.suspect(key, times)
-        if work.total is not None:
+        if work.intake is not None:
             self._connection.execute(
-                "UPDATE runs SET total = ? WHERE id = ?", (work.total, self._run)
+                "UPDATE runs SET total = ?, skipped = ?, expected = ? WHERE id = ?",
+                (work.intake.total, work.intake.skipped, work.intake.expected, self._run),
             )
 
     def suspect(self, key: str, times: int) -> None:
