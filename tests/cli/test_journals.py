@@ -483,6 +483,18 @@ def test_a_program_that_is_no_file_cannot_be_run_again(conductor):
     assert "cannot be started again from here" in conductor.no("retry", "run.db", "--failed")
 
 
+def test_a_retry_with_mended_code(conductor, work):
+    conductor(*work)
+    ran(conductor)
+    conductor.write("work.py", WORK.replace('text == "bad"', 'text == "worse"'))
+
+    done = conductor("retry", "run.db", "--failed")
+    assert (done.returncode, ran(conductor)) == (4, [])
+    assert "go on with --accept-changed" in done.stderr
+    assert len(conductor.out("retry", "run.db", "--failed", "--accept-changed")) == 1
+    assert ran(conductor) == ["bad"]
+
+
 def test_a_retry_says_which_jobs(conductor, work):
     conductor(*work)
 

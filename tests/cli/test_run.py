@@ -221,7 +221,8 @@ def test_a_file_that_is_there_is_kept_unless_one_says_otherwise(conductor, work)
 
     done = conductor(*jobs, stdin="a\n")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "out.jsonl" in done.stderr
+    assert "out.jsonl is there already" in done.stderr
+    assert "Give another path, --if-exists append or --if-exists overwrite" in done.stderr
     conductor.out(*jobs, "--if-exists", "append", stdin="a\n")
     assert len((conductor.folder / "out.jsonl").read_text().splitlines()) == 2
     conductor.out(*jobs, stdin="a\nb\n")  # its run goes on
