@@ -392,11 +392,43 @@ def test_values_are_exported(conductor, work):
     assert not list(conductor.folder.glob("*.part"))
 
 
+def test_values_look_alike_wherever_they_are_written(conductor):
+    conductor.write(
+        "odd.py",
+        """
+        from datetime import datetime, timedelta
+        from decimal import Decimal
+        from enum import Enum
+        from pathlib import Path
+        from uuid import UUID
+        class Colour(Enum): RED = 1
+        def odd(_):
+            return {
+                "when": datetime(2026, 2, 3, 4, 5), "took": timedelta(1), "much": Decimal("1.50"),
+                "red": Colour.RED, "some": {2, 1}, "path": Path("a/b"), "id": UUID(int=1),
+                "yes": True, "none": None, "nested": {"at": [Decimal(1)]}, "text": "\u00e4",
+            }
+        """,
+    )
+    run = ("run", "odd.py:odd", "--jobs", "-", "--journal")
+    lines = conductor.out(*run, "0.db", stdin="1\n")
+    for number, form in enumerate(("jsonl", "csv"), 1):
+        conductor.out(*run, f"{number}.db", "--out", f"out.{form}", stdin="1\n")
+        exported = conductor.out("export", f"{number}.db", "--format", form)
+        assert (conductor.folder / f"out.{form}").read_text().splitlines() == exported
+        assert (lines == exported) == (form == "jsonl")
+
+
 def test_failures_are_exported_where_they_are_asked_for(conductor, work):
     conductor(*work)
     (row,) = map(json.loads, conductor.out("export", "run.db", "--state", "failed"))
 
-    assert row == {"key": "bad", "state": "failed", "error": "a bad text\nof two lines"}
+    assert row == {
+        "key": "bad",
+        "state": "failed",
+        "cause": "error",
+        "error": "a bad text\nof two lines",
+    }
 
 
 def test_values_that_make_no_table_are_refused(conductor):

@@ -14,6 +14,7 @@ from okanjo_conductor.cli._input import near_file
 from okanjo_conductor.cli._writing import Output, as_json
 from okanjo_conductor.errors import ConductorError
 from okanjo_conductor.journal import open_journal
+from okanjo_conductor.sinks._rows import plain_key
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -321,6 +322,7 @@ def _format_by(path: str | None) -> str:
 
 
 def _exported(entry: JournalEntry) -> dict[str, Any]:
+    row: dict[str, Any] = {"key": plain_key(entry.key)}
     if entry.is_done:
-        return {"key": entry.key, "value": entry.value}
-    return {"key": entry.key, "state": entry.state.value, "error": entry.error}
+        return row | {"value": entry.value}
+    return row | {"state": entry.state.value, "cause": entry.cause, "error": entry.error}
