@@ -169,6 +169,10 @@ def test_files_of_a_pattern_are_jobs(conductor):
     lines = conductor.out("run", "work.py:size", "--jobs", "in/**/*.txt")
     found = {row["key"]: row["value"] for row in values(lines)}
     assert found == {"in/a.txt": 1, "in/b/c.txt": 3}
+    done = conductor("run", "work.py:size", "--jobs", "in/*.tx")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "conductor: --jobs in/*.tx: no file matches this\n"
+    assert conductor.out("run", "work.py:size", "-q", "--jobs", "in/*.tx") == []
 
 
 def test_jobs_are_read_as_they_are_wanted(conductor):

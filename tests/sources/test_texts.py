@@ -69,7 +69,7 @@ def test_nothing_is_opened_before_a_job_is_wanted(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     error = refusal(Lines(tmp_path / "gone.txt"))
 
-    assert str(error) == f"{tmp_path}/gone.txt: No such file or directory"
+    assert str(error) == f"{tmp_path}/gone.txt: there is no such file"
 
 
 def test_reading_a_source_half_closes_its_file(file, no_leaks):
@@ -178,7 +178,7 @@ def test_a_row_of_another_length_is_said_with_its_line(file):
     error = refusal(Csv(file("a,b\n1,2\n\n3\n")))
 
     assert (error.line, error.column) == (4, 2)
-    assert str(error).endswith("1 cells, where there are 2 columns")
+    assert str(error).endswith("1 cell, where there are 2 columns")
 
 
 def test_a_header_that_names_a_column_twice_is_refused(file):

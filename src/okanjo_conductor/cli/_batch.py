@@ -19,7 +19,7 @@ from okanjo_conductor.cli._errors import RefusedError, UsageError
 from okanjo_conductor.cli._joblog import JobLog, Line, Standing
 from okanjo_conductor.cli._limits import Halting, MedianTimeout
 from okanjo_conductor.cli._values import Share
-from okanjo_conductor.cli._writing import Output, as_json
+from okanjo_conductor.cli._writing import Output
 from okanjo_conductor.clusters._base import refuse_what_it_lacks
 from okanjo_conductor.errors import (
     CommandError,
@@ -245,7 +245,7 @@ class Batch:
         is_wanted = ended not in (code.DONE, code.SIGNAL + _SIGPIPE)
         with suppress(BrokenPipeError):  # nobody reads any more: there is nobody to tell
             if options.json:
-                self._stderr.write_line(as_json(report))
+                self._stderr.write_line(report.as_json())
             elif (is_wanted and not options.quiet) or options.verbose:
                 self._stderr.write_line(str(report))
         if options.report is not None:
@@ -254,7 +254,7 @@ class Batch:
     def _write_report(self, path: str, report: Report) -> None:
         try:
             with open(path, "w", encoding="utf-8") as file:
-                file.write(as_json(report) + "\n")
+                file.write(report.as_json() + "\n")
         except OSError as error:
             self._stderr.write_line(f"conductor: --report {path}: {error.strerror}")
 

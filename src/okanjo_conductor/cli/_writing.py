@@ -94,10 +94,8 @@ def as_json(value: object) -> str:
         return "{" + ", ".join(f"{json_text(n)}: {as_json(v)}" for n, v in fields.items()) + "}"
 
 
-def _nearest(value: Any) -> object:
+def _nearest(value: object) -> object:
     """Find something that JSON has a form for."""
-    if hasattr(value, "as_dict"):
-        return value.as_dict()
     if isinstance(value, bytes | bytearray):
         return value.decode("utf-8", "backslashreplace")
     return repr(value)

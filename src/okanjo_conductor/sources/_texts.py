@@ -173,7 +173,8 @@ class Csv(_TextFile):
 
     def _row(self, fields: list[str], cells: list[str], line: int) -> dict[str, str]:
         if len(cells) != len(fields):
-            why = f"{len(cells)} cells, where there are {len(fields)} columns"
+            many = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
+            why = f"{many}, where there are {len(fields)} columns"
             raise SourceError(self.path, why, line, min(len(cells), len(fields)) + 1)
         return dict(zip(fields, cells, strict=True))
 
