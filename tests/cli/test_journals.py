@@ -431,6 +431,35 @@ def test_failures_are_exported_where_they_are_asked_for(conductor, work):
     }
 
 
+def test_done_and_failed_jobs_make_one_table(conductor, work):
+    conductor(*work)
+    states = ("--state", "failed", "--state", "done")
+    rows = list(csv.DictReader(conductor.out("export", "run.db", *states, "--format", "csv")))
+
+    assert sorted((row["key"], row["state"], row["length"]) for row in rows) == [
+        ("a", "done", "1"),
+        ("bad", "failed", ""),
+        ("ccc", "done", "3"),
+    ]
+    conductor.out("export", "run.db", *states, "--out", "out.parquet")
+    table = parquet.read_table(conductor.folder / "out.parquet").to_pylist()
+    assert {row["key"]: row["cause"] for row in table} == {"a": None, "bad": "error", "ccc": None}
+
+
+def test_a_failed_job_far_down_is_in_the_table_too(conductor):
+    conductor.write(
+        "odd.py", "def odd(text):\n    return {'half': 20_000 // (int(text) - 12_000)}\n"
+    )
+    numbers = "".join(f"{number}\n" for number in range(12_001))
+    conductor("run", "odd.py:odd", "--jobs", "-", "--journal", "run.db", "-q", stdin=numbers)
+    states = ("--state", "failed", "--state", "done")
+    conductor.out("export", "run.db", *states, "--out", "out.parquet")
+    table = parquet.read_table(conductor.folder / "out.parquet").to_pylist()
+
+    assert len(table) == 12_001
+    assert [row["cause"] for row in table if row["key"] == "12000"] == ["error"]
+
+
 def test_values_that_make_no_table_are_refused(conductor):
     conductor.write(
         "odd.py",

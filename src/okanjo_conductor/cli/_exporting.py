@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
 _ROWS_AT_ONCE = 10_000
+_TEXTS = ("cause", "error")
+"""Columns that are texts where they are anything."""
 
 
 def write_table(rows: Iterable[dict[str, Any]], form: str, path: str | None) -> None:
@@ -103,6 +105,10 @@ def _write_parquet(rows: Iterator[dict[str, Any]], path: str) -> None:
     first = list(islice(rows, _ROWS_AT_ONCE))
     try:
         schema = pa.Table.from_pylist(first).schema
+        for name in _TEXTS:
+            index = schema.get_field_index(name)
+            if index >= 0 and pa.types.is_null(schema.field(index).type):  # no failed one so far
+                schema = schema.set(index, pa.field(name, pa.string()))
         columns = schema.names
         with parquet.ParquetWriter(path, schema) as file:
             for some in chain([first], iter(lambda: list(islice(rows, _ROWS_AT_ONCE)), [])):

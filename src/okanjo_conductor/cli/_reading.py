@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._types import JobState
@@ -305,8 +305,11 @@ def export(options: Namespace) -> int:
     if form == "parquet" and options.out is None:
         raise UsageError("--format parquet: give --out FILE, it is nothing for a terminal")
     states = options.state or [JobState.DONE.value]
+    has_others = states != [JobState.DONE.value]
+    states.sort(key=lambda state: state != JobState.DONE)  # the first row says which columns
     with opened(options.journal) as journal:
-        rows = (_exported(entry) for entry in _in_states(journal, states))
+        entries = chain.from_iterable(journal.outcomes(state) for state in dict.fromkeys(states))
+        rows = (_exported(entry, has_others=has_others) for entry in entries)
         write_table(rows, form, options.out)
     return 0
 
@@ -321,8 +324,9 @@ def _format_by(path: str | None) -> str:
     return form
 
 
-def _exported(entry: JournalEntry) -> dict[str, Any]:
+def _exported(entry: JournalEntry, *, has_others: bool) -> dict[str, Any]:
+    """Make a row; where there are jobs that were not done, each says how it ended."""
     row: dict[str, Any] = {"key": plain_key(entry.key)}
-    if entry.is_done:
-        return row | {"value": entry.value}
-    return row | {"state": entry.state.value, "cause": entry.cause, "error": entry.error}
+    if has_others:
+        row |= {"state": entry.state.value, "cause": entry.cause, "error": entry.error or None}
+    return row | {"value": entry.value} if entry.is_done else row
