@@ -304,11 +304,12 @@ def export(options: Namespace) -> int:
     form = options.format or _format_by(options.out)
     if form == "parquet" and options.out is None:
         raise UsageError("--format parquet: give --out FILE, it is nothing for a terminal")
-    states = options.state or [JobState.DONE.value]
-    has_others = states != [JobState.DONE.value]
-    states.sort(key=lambda state: state != JobState.DONE)  # the first row says which columns
+    # The first row says which columns there are: it should be of a done job.
+    asked: list[str] = options.state or [JobState.DONE.value]
+    states = [state for state in JobState if state.value in asked]
+    has_others = states != [JobState.DONE]
     with opened(options.journal) as journal:
-        entries = chain.from_iterable(journal.outcomes(state) for state in dict.fromkeys(states))
+        entries = chain.from_iterable(journal.outcomes(state) for state in states)
         rows = (_exported(entry, has_others=has_others) for entry in entries)
         write_table(rows, form, options.out)
     return 0
