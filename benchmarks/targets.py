@@ -131,7 +131,7 @@ TARGETS = [
     Target("lookup-memory", "MiB", of("conductor-table", "mib_per_worker"), most=15),
     Target("lookup-reopening", "ms", of("conductor-table", "ms"), most=50),
     Target("journal", "rate, × one commit per job", own("times_one_by_one"), least=5),
-    Target("journal-cost", "of the time", own("slowed_by"), most=0.05),
+    Target("journal-cost", "of the CPU time", own("slowed_by"), most=0.05),
     Target("replacement", "ms", own("ms"), most=60),
 ]
 

@@ -405,7 +405,7 @@ WORKLOADS: dict[str, Workload] = {
     "journal-cost": Workload(
         "what a journal costs jobs of 1 ms",
         "slowed_by",
-        "of the time",
+        "of the CPU time",
         is_more_better=False,
         measure=journal_cost,
         contenders=("conductor",),

@@ -86,7 +86,7 @@ class JobsQueue(Collection[Any]):
         key = getattr(source, "key", None)
         self._key: Callable[[Any], Key] | None = key if callable(key) else None
         """What identifies a job, as its source has it; see `okanjo_conductor.sources`."""
-        self._sized: Sized | None = None
+        self._sized: Any = None
         """The iterable, if it may say how many jobs there are and was not asked yet."""
         self._hint: int | None = None
         """How many jobs the iterator gives in all; None: it is not known."""
@@ -99,9 +99,12 @@ class JobsQueue(Collection[Any]):
             self._appended.extend(source)
         elif isinstance(source, Iterable):
             self._iterator = iter(source)
-            self._sized = source if isinstance(source, Sized) else None
-            if self._iterator is source:  # it tells what is left, and must be asked first
+            if isinstance(source, Sized):
+                self._sized = source
+            elif self._iterator is source:  # it tells what is left, and must be asked first
                 self._hint = _hint_of(self._iterator)
+            elif hasattr(source, "__length_hint__"):
+                self._sized = source
         else:
             message = f"jobs_queue={source!r}: give an iterable or async iterable of jobs"
             raise ConfigurationError(message)
@@ -148,8 +151,7 @@ class JobsQueue(Collection[Any]):
         """
         sized, self._sized = self._sized, None
         if sized is not None:
-            with suppress(Exception):
-                self._hint = len(sized)
+            self._hint = _hint_of(sized)
         return self._hint
 
     def _take(self, count: int) -> list[Any]:
@@ -201,6 +203,8 @@ class Intake:
         """What the source raised."""
         self.payloads = Largest(WORTH_WEIGHING)
         """Bytes of payloads."""
+        self.length: int | None = None
+        """How many jobs the iterator gives in all; None: it does not say, or was not asked."""
         self.main_names: set[str] = set()
         """Objects of ``__main__`` that payloads need."""
         queue._on_append = lambda: call_soon(loop, self._on_append)
@@ -248,6 +252,10 @@ class Intake:
     def known(self) -> int:
         """Count the jobs that wait in the queue, as far as they are known."""
         return len(self._queue)
+
+    def ask_length(self) -> None:
+        """Ask the source how many jobs it gives."""
+        self.length = self._queue._length()
 
     def unread(self, length: int | None) -> int | None:
         """Count the jobs that are still to be accepted; None: only the source knows.
@@ -702,10 +710,10 @@ class _ReadingTask(_Reader):
                 return
 
 
-def _hint_of(iterator: Iterator[Any]) -> int | None:
-    """How many items an iterator says it has left, or None."""
+def _hint_of(source: Any) -> int | None:
+    """How many items an iterable says it has, or an iterator it has left, or None."""
     with suppress(Exception):  # its class may raise anything
-        hint = length_hint(iterator, -1)
+        hint = length_hint(source, -1)
         return None if hint < 0 else hint
     return None
 

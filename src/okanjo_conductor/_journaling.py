@@ -19,11 +19,13 @@ from okanjo_conductor._core.outcomes import size_of
 from okanjo_conductor._core.records import JobRetried, JobsDone
 from okanjo_conductor._plain import Plain, fresh
 from okanjo_conductor._types import JobState, WorkerId
+from okanjo_conductor._wire.failures import said
 from okanjo_conductor._wire.messages import Jobs
-from okanjo_conductor.errors import DuplicateKeyError, JournalError, MachineCrashError
+from okanjo_conductor.errors import DuplicateKeyError, MachineCrashError
+from okanjo_conductor.journal._errors import translated
 from okanjo_conductor.journal._handouts import Notes
 from okanjo_conductor.journal._keys import text_of, texts_of
-from okanjo_conductor.journal._writer import Writer
+from okanjo_conductor.journal._writer import Intake, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,6 +79,7 @@ class Journaling:
     Args:
         oldest_held: finds the first ordinal of a worker that has not ended, or None.
         skip: counts jobs that are not executed.
+        unread: counts the jobs that are still to be admitted; None: only the source knows.
         deliver: tells users of records that are committed.
         pause: told whether there is more to commit than there should be.
         fail: told when nothing can be committed any more.
@@ -90,6 +93,7 @@ class Journaling:
         *,
         oldest_held: Callable[[WorkerId], int | None],
         skip: Callable[[int], None],
+        unread: Callable[[], int | None],
         deliver: Callable[[list[Record]], None],
         pause: Callable[[bool], None],
         fail: Callable[[ConductorError], None],
@@ -98,7 +102,8 @@ class Journaling:
         self._store = plan.store
         self._links = links
         self._oldest_held = oldest_held
-        self._skip = skip
+        self._count_skipped = skip
+        self._unread = unread
         self._deliver = deliver
         self._pause = pause
         self._fail = fail
@@ -116,6 +121,8 @@ class Journaling:
         """By key that was met more than once, how often."""
         self._total = 0
         """How many jobs the source has given."""
+        self._skipped = 0
+        """Those of them that are not executed."""
         self._written = 0
         """How many lists of records were passed to the writer."""
         self._committed = 0
@@ -146,11 +153,11 @@ class Journaling:
         """
         texts = texts_of(keys, is_strict=True)
         self._total += len(texts)
-        self._writer.note_total(self._total)
         known = self._store.standing(texts)
         are_new = len(set(texts)) == len(texts) and self._open.isdisjoint(texts)
         if are_new and not known:
             self._open.update(texts)
+            self._note_intake()
             return Admission(payloads, list(keys), None if limits is None else list(limits))
         made = Admission([], [], None if limits is None else [])
         met: list[str] = []
@@ -159,7 +166,17 @@ class Journaling:
             self._judge(made, met, payloads[index], key, text, limit, known.get(text))
         if met:
             self._writer.meet(met)
+        self._note_intake()
         return made
+
+    def _note_intake(self) -> None:
+        unread = self._unread()
+        expected = None if unread is None else self._total + unread
+        self._writer.note_intake(Intake(self._total, self._skipped, expected))
+
+    def _skip(self) -> None:
+        self._skipped += 1
+        self._count_skipped(1)
 
     def _judge(
         self,
@@ -176,12 +193,12 @@ class Journaling:
             if self._plan.duplicates == "error":
                 raise DuplicateKeyError(key)
             if self._plan.duplicates == "skip":
-                self._skip(1)
+                self._skip()
                 return
             key, text, standing = self._numbered(key, text)
         self._open.add(text)
         if standing is not None and standing.state in _FINAL and not self._plan.reruns(standing):
-            self._skip(1)
+            self._skip()
             met.append(text)
             return
         if standing is not None and standing.suspicion >= MOST_SUSPICIONS:
@@ -234,7 +251,7 @@ class Journaling:
             notes.write(first, first + count - 1, keys)
             remove = notes.turn(self._oldest_held(WorkerId(worker_id)))
         except OSError as error:
-            self._on_error(JournalError(f"hand-outs cannot be written down: {error}"))
+            self._on_error(translated(error, self._store.path, "writing down what is handed out"))
             return
         if remove is not None:
             self._when_committed(remove)
@@ -264,22 +281,32 @@ class Journaling:
             return  # nobody may see them; those that lie in a log are found there next time
         self._written += 1
         self._waiting += sum(map(_outcomes_in, records))
+        self._note_intake()  # by now the source may have ended
         self._writer.write(records)
         if self._waiting > _MOST_WAITING and not self._is_pausing:
             self._is_pausing = True
             self._pause(True)
 
-    def mark(self) -> None:
-        """Take note that everything that was read by now is written."""
+    def mark(self, *, is_idle: bool) -> None:
+        """Take note that everything that was read by now is written.
+
+        Args:
+            is_idle: whether no worker has a job: what comes next may depend on what is not told.
+        """
+        if is_idle and self._waiting:
+            self._writer.hurry()
         for worker_id in self._touched:
             link = self._links.get(worker_id)
             position = None if link is None else link.settled
             if link is not None and position is not None:
                 self._when_committed(partial(link.free, position))
+                if link.is_filling:
+                    self._writer.hurry()
         self._touched.clear()
         for worker_id in self._large:
             if link := self._links.get(worker_id):
                 self._when_committed(link.note_kept)
+                self._writer.hurry()
         self._large.clear()
         for worker_id in self._gone:
             self._when_committed(partial(self.remove_files_of, worker_id))
@@ -323,22 +350,29 @@ class Journaling:
         with suppress(FileNotFoundError):
             os.unlink(self.page_path(worker_id))  # noqa: PTH108 - as everywhere in the path of a run
 
-    def conclude(self, report: Report, *, is_broken: bool) -> None:
+    def conclude(self, report: Report, broken: BaseException | None) -> None:
         """Write down how the run went, and let go of the journal.
 
         Args:
-            is_broken: whether the run could not do its own work; what it knew of outcomes is left
-                for the next one to find.
+            broken: why the run could not do its own work; what it knew of outcomes is left for the
+                next one to find.
+
+        Raises:
+            JournalError: that cannot be written down.
         """
         report.recovered = self._plan.recovered
-        if self.error is None and not is_broken:
+        try:
+            if broken is not None:
+                self._store.break_off(said(broken))
+                return
             is_over = not (report.stopped or report.unstarted)
             self._store.end("done" if is_over else "stopped", report.as_dict())
-        self._store.close()
+        finally:
+            self._store.close()
 
     def close(self, then: Callable[[], None]) -> None:
         """Commit what there is, and call `then`: nothing more is delivered after that."""
-        self.mark()
+        self.mark(is_idle=True)
 
         def conclude() -> None:
             for notes in self._notes.values():

@@ -54,7 +54,7 @@ def _lines(report: Report) -> Iterator[str]:
     if report.stopped:
         yield f"stopped early: {report.stopped}"
     if report.unstarted:
-        yield f"{counted(report.unstarted, 'job')} not started: still in jobs_queue"
+        yield f"{counted(report.unstarted, 'job')} not started: left in the queue"
     yield from _failures(report)
     if report.slowest:
         yield "slowest:"
@@ -137,7 +137,7 @@ def _exits(report: Report) -> Iterator[str]:
 
 def exit_line(end: WorkerExit) -> str:
     """Say in a line how a worker has ended."""
-    how = end.signal or f"exit code {end.code}"
+    how = end.signal or ("no exit code" if end.code is None else f"exit code {end.code}")
     what = "no job" if end.key is None else f"job {shown(end.key)}"
     if len(end.keys) > 1:
         what = f"{len(end.keys)} jobs"

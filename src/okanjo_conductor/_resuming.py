@@ -18,14 +18,14 @@ from okanjo_conductor.journal._store import Standing, Store
 from okanjo_conductor.sinks import as_sinks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from okanjo_conductor._core.policy import Policy
     from okanjo_conductor._options import Keeping
 
 RETRY = "OKANJO_CONDUCTOR_RETRY"
 """Variable by which ``conductor retry`` tells a program which jobs it is to execute again: JSON,
-the path of the journal and the texts of their keys."""
+the path of the journal, the texts of their keys, and whether a changed worker is accepted."""
 
 
 def open_journal(
@@ -39,11 +39,13 @@ def open_journal(
     Raises:
         JournalError: it cannot be used: see its subclasses.
     """
-    reruns = _asked_by_retry(keeping.path) or _choice_of(keeping.rerun)
+    asked = _asked_by_retry(keeping.path)
+    reruns = _choice_of(keeping.rerun) if asked is None else _among(asked["keys"])
+    accept_changed = keeping.accept_changed or bool(asked and asked["accept_changed"])
     store = Store(keeping.path, durability=keeping.durability)
     try:
         fingerprint = Fingerprint.of(*program, keeping.version)
-        store.check(fingerprint, accept_changed=keeping.accept_changed)
+        store.check(fingerprint, accept_changed=accept_changed)
         recovered = recover(store, policy)
         store.begin()
         return JournalPlan(
@@ -62,14 +64,17 @@ def _choice_of(rerun: Any) -> Callable[[Standing], bool]:
         return lambda standing: standing.state is not JobState.DONE
     if callable(rerun):
         return lambda standing: bool(rerun(standing.entry()))
-    texts = {text_of(key) for key in rerun}
+    return _among(map(text_of, rerun))
+
+
+def _among(keys: Iterable[str]) -> Callable[[Standing], bool]:
+    """Make one that says yes to these keys."""
+    texts = set(keys)
     return lambda standing: standing.key in texts
 
 
-def _asked_by_retry(path: Any) -> Callable[[Standing], bool] | None:
-    """Make that function of what ``conductor retry`` asks for; None: nothing, of this journal."""
+def _asked_by_retry(path: Any) -> dict[str, Any] | None:
+    """Return what ``conductor retry`` asks for; None: nothing, of this journal."""
     asked: dict[str, Any] = json.loads(os.environ.get(RETRY, "{}"))
-    if not asked or asked["journal"] != os.path.abspath(path):  # noqa: PTH100 - it may be a str
-        return None
-    texts = set(asked["keys"])
-    return lambda standing: standing.key in texts
+    is_meant = bool(asked) and asked["journal"] == os.path.abspath(path)  # noqa: PTH100 - it may be a str
+    return asked if is_meant else None

@@ -32,9 +32,11 @@ from okanjo_conductor._wire.codec import Encoded, decode, size_of
 from okanjo_conductor.errors import (
     IntakeError,
     JobTimeoutError,
+    JournalError,
     SerialisationError,
     SinkError,
     TooManyFailuresError,
+    describe_exit,
 )
 from okanjo_conductor.lookups import arrays, live
 from okanjo_conductor.lookups.live import Desk, read
@@ -181,6 +183,7 @@ class Run:
             self._links,
             oldest_held=self._state.oldest_held,
             skip=self._report.jobs_skipped,
+            unread=lambda: self.intake.unread(self.intake.length),
             deliver=self._deliver_committed,
             pause=lambda is_behind: self._set_pause("journal", is_behind=is_behind),
             fail=self._stop_for,
@@ -202,6 +205,8 @@ class Run:
         try:
             if generated is not None:
                 self.intake.add(generated)
+            if self._journal is not None:
+                self.intake.ask_length()
             self._tick()
             self.post(ev.RunStarted())
             if stop is not None:
@@ -258,7 +263,10 @@ class Run:
             except SinkError as error:
                 self._broken = self._broken or error
         if self._journal is not None:
-            self._journal.conclude(report, is_broken=self._broken is not None)
+            try:
+                self._journal.conclude(report, self._broken)
+            except JournalError as error:
+                self._broken = error
         self._owner._note_report(report)
         self.is_closed = True
         self._then()
@@ -347,7 +355,7 @@ class Run:
         finally:
             self._is_handling = False
         if self._journal is not None:
-            self._journal.mark()
+            self._journal.mark(is_idle=not self._state.is_busy)
         self._set_timer()
         if self._buffer is not None:
             self._buffer.announce()
@@ -550,7 +558,7 @@ class Run:
         end, owner = command.end, self._owner
         if end.cause is not None:
             self._report.worker_lost(end)
-        owner._say("worker %d has ended: %s", end.worker_id, end.signal or f"exit code {end.code}")
+        owner._say("worker %d %s", end.worker_id, describe_exit(end.code, end.signal))
         owner._emit("worker_exit", end)
         if end.cause is Cause.CRASH:
             owner._emit("error", end.as_crash())

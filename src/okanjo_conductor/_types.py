@@ -10,7 +10,12 @@ from collections.abc import Hashable
 from enum import StrEnum
 
 from okanjo_conductor._plain import Frozen, Plain, Row, fresh
-from okanjo_conductor.errors import ConductorStateError, ConfigurationError, JobsFailedError
+from okanjo_conductor.errors import (
+    ConductorStateError,
+    ConfigurationError,
+    JobsFailedError,
+    describe_exit,
+)
 
 TYPE_CHECKING = False  # see _plain
 if TYPE_CHECKING:
@@ -290,7 +295,7 @@ class WorkerExit(Frozen):
         return self.worker_id
 
     def __str__(self) -> str:
-        how = f"was ended by {self.signal}" if self.signal else f"exited with code {self.code}"
+        how = describe_exit(self.code, self.signal)
         job = "" if self.key is None else f" while it executed job {self.key!r}"
         if len(self.keys) > 1:
             job = f" while it executed {len(self.keys)} jobs, {self.keys[0]!r} the first of them"

@@ -289,6 +289,11 @@ def test_commands_do_not_ignore_signals(conductor):
         assert int(line.split()[1], 16) & (1 << (signal.SIGINT - 1)) == 0
 
 
+def test_a_program_whose_name_has_a_space_is_no_line_for_a_shell(conductor):
+    conductor.write("say it", "#!/bin/sh\necho it: $1\n").chmod(0o755)
+    assert conductor.out("exec", "./say it", ":::", "a") == ["it: a"]
+
+
 # Limits and ends
 
 
@@ -298,7 +303,8 @@ def test_a_command_that_takes_too_long_is_ended_with_all_it_started(conductor):
 
     assert (done.returncode, done.stdout) == (1, "begun\n")
     assert "conductor: job 1 took longer than 1.5 s: sh -c" in done.stderr
-    assert (conductor.folder / "log").read_text().splitlines()[1].split("\t")[6:8] == ["-1", "15"]
+    cells = (conductor.folder / "log").read_text().splitlines()[1].split("\t")
+    assert (float(cells[3]), cells[6:8]) == (1.5, ["-1", "15"])
     assert not processes_of_this_test()
 
 
@@ -357,6 +363,8 @@ def test_halting_now_ends_what_is_being_executed(conductor, tmp_path):
 
     assert done.returncode == 3
     assert "1 cancelled" in done.stderr
+    assert "conductor: job 1 was ended: sh -c" in done.stderr
+    assert "stopped early: --halt now,fail=1" in done.stderr
 
 
 def test_halting_at_the_first_success(conductor):

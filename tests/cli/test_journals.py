@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -231,6 +232,76 @@ def test_the_status_of_a_run(conductor, work):
     assert facts["rate"] > 0
 
 
+def test_the_status_of_a_run_that_goes_on(conductor, work):
+    """Jobs that were skipped are not waited for; how many there are, the source says."""
+    os.mkfifo(conductor.folder / "gate")
+    conductor(*work)
+    conductor.write("in.txt", "a\nbad\nccc\nd\ne\ngate\n")
+    process = conductor.start(*work, "-j1")
+    gate = os.open(conductor.folder / "gate", os.O_WRONLY)
+    try:
+        while (facts := json.loads(conductor.out("status", "run.db", "--json")[0]))["finished"] < 2:
+            assert facts["state"] == "live"
+        lines = conductor.out("status", "run.db")
+    finally:
+        os.close(gate)
+        process.communicate(timeout=DEADLINE)
+    assert (facts["read"], facts["skipped"], facts["expected"]) == (6, 3, 6)
+    assert facts["eta"] == pytest.approx(1 / facts["rate"])
+    assert lines[3] == "  3 skipped: earlier runs had done them"
+    assert re.fullmatch(
+        r"  2 of 3 finished in .* s, .* jobs/s; the rest takes .* at that rate", lines[4]
+    )
+
+
+def test_the_status_of_a_run_whose_source_does_not_say_how_many_there_are(conductor, work):
+    os.mkfifo(conductor.folder / "gate")
+    process = conductor.start(*work[:3], "-", *work[4:], "-j1")
+    process.stdin.write("a\nb\ngate\n")
+    process.stdin.flush()
+    gate = os.open(conductor.folder / "gate", os.O_WRONLY)
+    try:
+        facts = {"finished": 0, "read": 0}
+        while (facts["finished"], facts["read"]) != (2, 3):
+            (line,) = conductor.out("status", "run.db", "--json")
+            facts = json.loads(line)
+            assert (facts["state"], facts["expected"], facts["eta"]) == ("live", None, None)
+        assert "2 of the 3 read so far finished" in conductor.out("status", "run.db")[-1]
+    finally:
+        os.close(gate)
+        process.communicate(timeout=DEADLINE)
+
+
+def test_the_status_of_a_run_that_was_killed_ends_with_its_last_outcome(conductor, work):
+    os.mkfifo(conductor.folder / "gate")
+    conductor.write("in.txt", "a\ngate\n")
+    process = conductor.start(*work, "-j1")
+    gate = os.open(conductor.folder / "gate", os.O_WRONLY)
+    process.kill()
+    process.communicate(timeout=DEADLINE)
+    os.close(gate)
+
+    first, second = (json.loads(conductor.out("status", "run.db", "--json")[0]) for _ in "ab")
+    assert first["state"] == "killed"
+    assert first["seconds"] == second["seconds"]
+    assert first["suspects"] == []
+    with closing(sqlite3.connect(conductor.folder / "run.db")) as connection, connection:
+        connection.execute("UPDATE runs SET machine = 'before it was started again'")
+    lines = conductor.out("status", "run.db")
+    assert "run.db: the machine went down, and the last run with it" in lines[0]
+    assert lines[-1] == "suspect, executing when the machine went down, once: gate"
+
+
+def test_the_status_of_a_run_that_could_not_go_on_says_why(conductor, work):
+    conductor(*work)
+    with closing(sqlite3.connect(conductor.folder / "run.db")) as connection, connection:
+        connection.execute("UPDATE runs SET state = 'broken', error = 'there was no room'")
+
+    lines = conductor.out("status", "run.db")
+    assert "run.db: the last run could not go on" in lines[0]
+    assert lines[1] == "  there was no room"
+
+
 def test_the_jobs_of_a_journal(conductor, work):
     conductor(*work)
     lines = conductor.out("ls", "run.db")
@@ -321,11 +392,72 @@ def test_values_are_exported(conductor, work):
     assert not list(conductor.folder.glob("*.part"))
 
 
+def test_values_look_alike_wherever_they_are_written(conductor):
+    conductor.write(
+        "odd.py",
+        """
+        from datetime import datetime, timedelta
+        from decimal import Decimal
+        from enum import Enum
+        from pathlib import Path
+        from uuid import UUID
+        class Colour(Enum): RED = 1
+        def odd(_):
+            return {
+                "when": datetime(2026, 2, 3, 4, 5), "took": timedelta(1), "much": Decimal("1.50"),
+                "red": Colour.RED, "some": {2, 1}, "path": Path("a/b"), "id": UUID(int=1),
+                "yes": True, "none": None, "nested": {"at": [Decimal(1)]}, "text": "\u00e4",
+            }
+        """,
+    )
+    run = ("run", "odd.py:odd", "--jobs", "-", "--journal")
+    lines = conductor.out(*run, "0.db", stdin="1\n")
+    for number, form in enumerate(("jsonl", "csv"), 1):
+        conductor.out(*run, f"{number}.db", "--out", f"out.{form}", stdin="1\n")
+        exported = conductor.out("export", f"{number}.db", "--format", form)
+        assert (conductor.folder / f"out.{form}").read_text().splitlines() == exported
+        assert (lines == exported) == (form == "jsonl")
+
+
 def test_failures_are_exported_where_they_are_asked_for(conductor, work):
     conductor(*work)
     (row,) = map(json.loads, conductor.out("export", "run.db", "--state", "failed"))
 
-    assert row == {"key": "bad", "state": "failed", "error": "a bad text\nof two lines"}
+    assert row == {
+        "key": "bad",
+        "state": "failed",
+        "cause": "error",
+        "error": "a bad text\nof two lines",
+    }
+
+
+def test_done_and_failed_jobs_make_one_table(conductor, work):
+    conductor(*work)
+    states = ("--state", "failed", "--state", "done")
+    rows = list(csv.DictReader(conductor.out("export", "run.db", *states, "--format", "csv")))
+
+    assert sorted((row["key"], row["state"], row["length"]) for row in rows) == [
+        ("a", "done", "1"),
+        ("bad", "failed", ""),
+        ("ccc", "done", "3"),
+    ]
+    conductor.out("export", "run.db", *states, "--out", "out.parquet")
+    table = parquet.read_table(conductor.folder / "out.parquet").to_pylist()
+    assert {row["key"]: row["cause"] for row in table} == {"a": None, "bad": "error", "ccc": None}
+
+
+def test_a_failed_job_far_down_is_in_the_table_too(conductor):
+    conductor.write(
+        "odd.py", "def odd(text):\n    return {'half': 20_000 // (int(text) - 12_000)}\n"
+    )
+    numbers = "".join(f"{number}\n" for number in range(12_001))
+    conductor("run", "odd.py:odd", "--jobs", "-", "--journal", "run.db", "-q", stdin=numbers)
+    states = ("--state", "failed", "--state", "done")
+    conductor.out("export", "run.db", *states, "--out", "out.parquet")
+    table = parquet.read_table(conductor.folder / "out.parquet").to_pylist()
+
+    assert len(table) == 12_001
+    assert [row["cause"] for row in table if row["key"] == "12000"] == ["error"]
 
 
 def test_values_that_make_no_table_are_refused(conductor):
@@ -410,6 +542,18 @@ def test_a_program_that_is_no_file_cannot_be_run_again(conductor):
     subprocess.run(script, cwd=conductor.folder, env=conductor.env, check=True)
 
     assert "cannot be started again from here" in conductor.no("retry", "run.db", "--failed")
+
+
+def test_a_retry_with_mended_code(conductor, work):
+    conductor(*work)
+    ran(conductor)
+    conductor.write("work.py", WORK.replace('text == "bad"', 'text == "worse"'))
+
+    done = conductor("retry", "run.db", "--failed")
+    assert (done.returncode, ran(conductor)) == (4, [])
+    assert "go on with --accept-changed" in done.stderr
+    assert len(conductor.out("retry", "run.db", "--failed", "--accept-changed")) == 1
+    assert ran(conductor) == ["bad"]
 
 
 def test_a_retry_says_which_jobs(conductor, work):

@@ -169,6 +169,10 @@ def test_files_of_a_pattern_are_jobs(conductor):
     lines = conductor.out("run", "work.py:size", "--jobs", "in/**/*.txt")
     found = {row["key"]: row["value"] for row in values(lines)}
     assert found == {"in/a.txt": 1, "in/b/c.txt": 3}
+    done = conductor("run", "work.py:size", "--jobs", "in/*.tx")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "conductor: --jobs in/*.tx: no file matches this\n"
+    assert conductor.out("run", "work.py:size", "-q", "--jobs", "in/*.tx") == []
 
 
 def test_jobs_are_read_as_they_are_wanted(conductor):
@@ -221,7 +225,8 @@ def test_a_file_that_is_there_is_kept_unless_one_says_otherwise(conductor, work)
 
     done = conductor(*jobs, stdin="a\n")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "out.jsonl" in done.stderr
+    assert "out.jsonl is there already" in done.stderr
+    assert "Give another path, --if-exists append or --if-exists overwrite" in done.stderr
     conductor.out(*jobs, "--if-exists", "append", stdin="a\n")
     assert len((conductor.folder / "out.jsonl").read_text().splitlines()) == 2
     conductor.out(*jobs, stdin="a\nb\n")  # its run goes on

@@ -253,3 +253,31 @@ def test_a_run_is_not_resumed_with_another_program(tmp_path):
     with pytest.raises(JournalChangedError, match="version"):
         conductor(source, version="2").run()
     assert conductor(source, version="2", accept_changed=True).run().skipped == 2
+
+
+READING = """
+    import os, signal, sys
+    from okanjo_conductor import Conductor, open_journal
+
+    def square(number):
+        return number * number
+
+    conductor = Conductor(square, jobs_queue=range(1000), journal="run.db", logging=False)
+    if not os.path.exists("run.db"):
+        for outcome in conductor.outcomes():
+            os.kill(os.getpid(), signal.SIGKILL)
+    print(conductor.run().skipped)
+    with open_journal("run.db") as journal:
+        print(sum(entry.value for entry in journal.outcomes("done")))
+"""
+
+
+def test_values_that_nobody_had_seen_before_a_kill_are_read_from_the_journal(tmp_path):
+    """As docs/journal.md says; the loop was told of one outcome when more were committed."""
+    for code in (-signal.SIGKILL, 0):
+        program = start_script(tmp_path, READING, stdout=subprocess.PIPE)
+        said, _ = program.communicate()
+        assert program.returncode == code
+    skipped, total = map(int, said.split())
+    assert skipped > 0
+    assert total == sum(number * number for number in range(1000))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -89,3 +90,12 @@ def test_links_that_cannot_be_made_leave_nothing_open(good, monkeypatch):
             links.make()
 
     assert count_descriptors() == before
+
+
+def test_where_there_is_no_room_for_a_page_that_is_said():
+    no_room = OSError(errno.ENOSPC, "No space left on device")
+    assert "Make room where run.db-live/1.page is to be" in str(
+        links.none_left(no_room, "run.db-live/1.page")
+    )
+    assert "ulimit -n" in str(links.none_left(no_room, None))
+    assert "ulimit -n" in str(links.none_left(OSError(errno.EMFILE, "Too many"), "1.page"))

@@ -10,6 +10,7 @@ from journal.stores import Session, attempt, done, failed, retried
 from okanjo_conductor import open_journal
 from okanjo_conductor._types import Cause, JobState
 from okanjo_conductor.errors import JournalError, RemoteError, SerialisationError, UnknownJobError
+from okanjo_conductor.journal._reader import rate_of
 
 
 @pytest.fixture
@@ -29,6 +30,29 @@ def test_a_live_run_can_be_read_and_is_seen_to_grow(path):
         session.close()
         assert [run.state for run in journal.runs()] == ["done"]
         assert not journal.is_live
+
+
+def test_the_rate_is_that_of_a_run_that_goes_on(path):
+    with Session(path) as session, open_journal(path) as journal:
+        assert journal.rate() is None
+        session.write(done([1, 2]))
+        assert journal.rate() > 0
+        session.close()
+        assert journal.rate() is None
+
+
+@pytest.mark.parametrize(
+    ("ends", "rate"),
+    [
+        ([], None),
+        ([99, 98], 2 / 90),  # since its beginning
+        ([100 - n / 100 for n in range(5000)], 100),  # of the last ten seconds
+        ([99 - n for n in range(80)], 1),  # the last ones, as they are few
+        ([50 - n for n in range(40)], 30 / 80),  # they come no more
+    ],
+)
+def test_the_rate_is_that_of_the_last_seconds(ends, rate):
+    assert rate_of(ends, now=100, began=10) == pytest.approx(rate, rel=0.01)
 
 
 def test_a_reading_that_goes_on_for_long_keeps_the_writer_from_nothing(path):

@@ -76,8 +76,8 @@ def worker(path):
         one.close()
 
 
-def die(path, *committed):
-    """Have a conductor begin a run, commit this, and die."""
+def die(path, *committed, why=""):
+    """Have a conductor begin a run, commit this, and die; or break off because of something."""
     session = Session(path)
     for record in committed:
         session.write(record)
@@ -85,6 +85,8 @@ def die(path, *committed):
     session.loop.run_forever()
     session.writer._thread.join()
     session.loop.close()
+    if why:
+        session.store.break_off(why)
     session.store.close()
 
 
@@ -250,6 +252,11 @@ def after_a_reboot(monkeypatch):
     monkeypatch.setattr(_store, "machine_id", lambda: "another life")
 
 
+def state(path):
+    with open_journal(path) as journal:
+        return journal.runs()[0].state
+
+
 def suspects(path):
     with open_journal(path) as journal:
         return {suspect.key: suspect.times for suspect in journal.suspects()}
@@ -268,9 +275,20 @@ def test_what_was_executing_when_the_machine_went_down_is_suspected(path, worker
     one.done(1, 1)
     one.executing(2)
     two.page[cells.CLAIM] = 0  # it has started nothing
+    assert (suspects(path), state(path)) == ({}, "killed")
     after_a_reboot(monkeypatch)
+    assert (suspects(path), state(path)) == ({"b": 1}, "down")
     assert recovered(path).suspects == 1
-    assert suspects(path) == {"b": 1}
+    with Session(path):
+        assert (suspects(path), state(path)) == ({"b": 1}, "down")
+
+
+def test_of_a_run_that_was_broken_off_nobody_is_suspected(path, worker, monkeypatch):
+    die(path, why="no room")
+    worker(1, ["a"]).executing(1)
+    after_a_reboot(monkeypatch)
+    assert recovered(path).suspects == 0
+    assert (suspects(path), state(path)) == ({}, "broken")
 
 
 def test_logs_are_not_believed_after_the_machine_went_down(path, worker, monkeypatch):

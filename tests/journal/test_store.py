@@ -322,3 +322,16 @@ def test_files_of_values_that_were_not_committed_are_removed_at_the_next_start(p
     with open_journal(path) as journal:
         assert journal.value("a") == list(range(100))
         assert journal.get("c").payload == list(range(200))
+
+
+def test_why_a_run_could_not_go_on_is_noted_with_what_was_kept_for_it(path):
+    with Session(path) as session:
+        (reserve,) = session.store.live.glob("reserve")
+        assert reserve.stat().st_blocks * 512 >= 1 << 16
+        session.store.break_off("no room")
+        assert not reserve.exists()
+        session.close(state=None)
+    with open_journal(path) as journal:
+        (run,) = journal.runs()
+        assert (run.state, run.error) == ("broken", "no room")
+        assert run.ended_at is not None

@@ -51,8 +51,13 @@ def test_nothing_is_told_before_it_is_committed(path):
         assert seen == [(1, 3), (1, 4)]
 
 
+def never(monkeypatch, *names):
+    for name in names:
+        monkeypatch.setattr(_writer, name, 3600)
+
+
 def test_what_comes_while_a_commit_goes_on_is_committed_together(path, monkeypatch):
-    monkeypatch.setattr(_writer, "_PERIOD", 3600)  # nothing is due but what is waited for
+    never(monkeypatch, "_SOON", "_LATER")  # nothing is due but what is waited for
     with Session(path) as session:
         session.write(done([0]))
         commits = []
@@ -70,6 +75,43 @@ def test_after_an_idle_time_a_commit_does_not_wait(path):
         session.writer._on_commit = lambda _: session.loop.stop()
         session.loop.call_soon(session.writer.write, [done([1])])
         session.loop.run_forever()
+
+
+def commit_of(session, *lists):
+    """Write lists of records one after another; return how many of them the next commit takes.
+
+    An empty one stands for somebody who is held up.
+    """
+    known = len(session.batches)
+    told = session.writer._on_commit
+    session.writer._on_commit = lambda batches: (told(batches), session.loop.stop())
+    for records in lists:
+        session.writer.write(records) if records else session.writer.hurry()
+    session.loop.run_forever()
+    session.writer._on_commit = told
+    return len(session.batches) - known
+
+
+def test_outcomes_in_some_number_wait_for_more(path, monkeypatch):
+    never(monkeypatch, "_LATER")
+    with Session(path) as session:
+        session.write(done([0]))
+        some = [done(range(1, _writer._FEW + 2))]
+        assert commit_of(session, some, [done(range(100, 100 + _writer._MANY))]) == 2
+
+
+def test_a_few_outcomes_do_not_wait_for_more(path, monkeypatch):
+    never(monkeypatch, "_LATER")
+    with Session(path) as session:
+        session.write(done([0]))
+        assert commit_of(session, [done(range(1, _writer._FEW + 1))]) == 1
+
+
+def test_no_outcome_waits_where_somebody_is_held_up(path, monkeypatch):
+    never(monkeypatch, "_SOON", "_LATER")
+    with Session(path) as session:
+        session.write(done([0]))
+        assert commit_of(session, [done([1])], []) == 1
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 31, 32, 255, 256, 257, 700])
@@ -160,25 +202,26 @@ def test_bad_ends_of_a_job_that_is_asked_for_anew_count_from_the_beginning(path)
         assert [end.number for end in journal.get("a").history] == [1]
 
 
-def test_the_number_of_jobs_of_the_source_is_noted(path):
+def test_what_is_known_of_the_source_is_noted(path):
     with Session(path) as session:
-        session.writer.note_total(70)
+        session.writer.note_intake(_writer.Intake(70, 20, 100))
         session.write(done([1]))
         with open_journal(path) as journal:
-            assert journal.runs()[0].total == 70
+            (run,) = journal.runs()
+            assert (run.total, run.skipped, run.expected, run.finished) == (70, 20, 100, 1)
 
 
-def test_a_note_that_waits_for_a_commit_survives_an_idle_time(path, monkeypatch):
+def test_what_is_known_of_the_source_is_noted_in_idle_time_too(path, monkeypatch):
     turns = threading.Semaphore(0)
     monkeypatch.setattr(_writer, "PERIOD", 0.01)
     monkeypatch.setattr(_writer.Syncing, "sync_if_due", lambda _: turns.release())
     with Session(path) as session:
-        session.writer.note_total(70)
+        session.writer.note_intake(_writer.Intake(70, 20, None))
         for _ in range(3):
             assert turns.acquire(timeout=60)
-        session.write(done([1]))
         with open_journal(path) as journal:
-            assert journal.runs()[0].total == 70
+            (run,) = journal.runs()
+            assert (run.total, run.skipped, run.expected, run.finished) == (70, 20, None, 0)
 
 
 def make_full(session):

@@ -128,6 +128,19 @@ class Hinted:
         return self.left
 
 
+class Guessed:
+    """An iterable that tells how much there is about, as sources do."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __iter__(self):
+        return (number for number in range(self.count))
+
+    def __length_hint__(self):
+        return self.count
+
+
 @pytest.mark.parametrize(
     ("source", "total"),
     [
@@ -136,10 +149,11 @@ class Hinted:
         (lambda: iter(list(range(500))), 500),
         (lambda: Sized(500), 500),
         (lambda: Hinted(500), 500),
+        (lambda: Guessed(500), 500),
         (lambda: iter(number for number in range(500)), None),
         (lambda: Broken(500), None),
     ],
-    ids=["range", "set", "list iterator", "sized", "hinted", "generator", "broken"],
+    ids=["range", "set", "list iterator", "sized", "hinted", "guessed", "generator", "broken"],
 )
 def test_the_total_is_known_where_the_source_tells(moment, source, total):
     go_on = moment("go on")

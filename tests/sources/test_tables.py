@@ -128,7 +128,9 @@ def test_parquet_from_a_url(memory, table):
 
 
 def test_a_url_that_cannot_be_had_is_said(memory):
-    assert refusal(JsonLines("memory://gone.jsonl")).startswith("memory://gone.jsonl: ")
+    assert refusal(JsonLines("memory://gone.jsonl")).startswith(
+        "memory://gone.jsonl: there is no such file"
+    )
     assert "nosuch" in refusal(JsonLines("nosuch://x.jsonl"))
     assert "nosuch" in refusal(Glob("nosuch://*.jsonl"))
 

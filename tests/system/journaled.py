@@ -25,6 +25,11 @@ def work(job):
     return job * 2
 
 
+def pad(job):
+    """Make bytes of the size that comes first in its name."""
+    return bytes(int(job.partition("/")[0]))
+
+
 def number_of(order):
     return order["number"] if isinstance(order, dict) else order.number
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import sqlite3
 
 import numpy as np
@@ -14,10 +15,14 @@ from okanjo_conductor.errors import (
     DuplicateKeyError,
     IntakeError,
     JobKeyError,
+    JournalFullError,
     JournalLockedError,
     MachineCrashError,
     SerialisationError,
 )
+from okanjo_conductor.journal import _writer
+from okanjo_conductor.journal._handouts import Notes
+from okanjo_conductor.journal._store import Store
 from system import journaled
 
 
@@ -257,6 +262,64 @@ def test_workers_add_jobs(program):
     assert set(made) == {0, 1, 2, 3}
     _, report = program.run([0, 3], journaled.add_one_more)
     assert report.skipped == 2
+
+
+def make_small(monkeypatch, pages):
+    """Let the journal not grow beyond so many pages, as on a full disk."""
+    connect = Store.connect
+
+    def connected(store):
+        connection = connect(store)
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+        return connection
+
+    monkeypatch.setattr(Store, "connect", connected)
+
+
+def test_why_a_run_could_not_go_on_is_found_in_the_journal(program, monkeypatch):
+    jobs = [f"5000/{number}" for number in range(200)]
+    with monkeypatch.context() as full:
+        make_small(full, pages=100)
+        conductor = program.conductor(jobs, journaled.pad)
+        with pytest.raises(JournalFullError, match="make room"):
+            conductor.run()
+    with open_journal(program.path) as journal:
+        (run,) = journal.runs()
+        assert run.state == "broken"
+        assert "make room" in run.error
+    _, report = program.run(jobs, journaled.pad)
+    assert report.done + report.skipped == 200
+
+
+def test_a_disk_that_is_full_at_the_very_end_does_not_keep_a_run_from_ending(program, monkeypatch):
+    def end(*_):
+        raise JournalFullError("make room")
+
+    with monkeypatch.context() as full:
+        full.setattr(Store, "end", end)
+        with pytest.raises(JournalFullError):
+            program.conductor(["a"]).run()
+    assert program.kept() == {"a": JobState.DONE}
+    _, report = program.run(["a"])
+    assert report.skipped == 1
+
+
+def test_hand_outs_that_find_no_room_are_said_to_be_of_the_journal(program, monkeypatch):
+    def write(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Notes, "write", write)
+    with pytest.raises(JournalFullError, match=r"run\.db: writing down .* failed for want of room"):
+        program.conductor(["a"]).run()
+
+
+@pytest.mark.parametrize("size", [3_000, 100_000], ids=["the log is full", "too large for it"])
+def test_a_worker_that_is_held_up_has_its_outcomes_committed_at_once(program, size, monkeypatch):
+    for pause in ("_SOON", "_LATER"):
+        monkeypatch.setattr(_writer, pause, 3600)
+    jobs = [f"{size}/{number}" for number in range(3_000_000 // size)]
+    outcomes, _ = program.run(jobs, journaled.pad)
+    assert {len(outcome.value) for outcome in outcomes.values()} == {size}
 
 
 def test_async_workers_and_lookups_and_large_values(program):

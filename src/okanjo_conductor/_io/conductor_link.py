@@ -166,6 +166,11 @@ class ConductorLink:
         """
         return self._log.position if self._keeps_outcomes and not self._stash[0] else None
 
+    @property
+    def is_filling(self) -> bool:
+        """Whether half of the outcome log waits to be freed; ask where it is `settled`."""
+        return self._log.is_filling
+
     def free(self, position: int) -> None:
         """Let the worker write over outcomes before this position: they are kept elsewhere."""
         if not self._is_closed:

@@ -11,6 +11,7 @@ The worker's ends travel to the new process as descriptors, in the order of `Wor
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from contextlib import ExitStack
@@ -19,11 +20,25 @@ from okanjo_conductor._io import cells
 from okanjo_conductor._plain import Plain, values_of
 
 _SOCKET_BUFFER = 1 << 20
-NONE_LEFT = (
-    "its links could not be made: {}. Raise the limits on open files (ulimit -n) and on the size "
-    "of files (ulimit -f), or ask for fewer workers"
-)
-"""What to say where they cannot be made."""
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def none_left(error: OSError, page_path: str | None) -> OSError:
+    """Return an error that says what to do where the links of a worker cannot be made.
+
+    Args:
+        page_path: where its page was to be; None: in memory.
+    """
+    do = (
+        "Raise the limits on open files (ulimit -n) and on the size of files (ulimit -f), or ask "
+        "for fewer workers"
+    )
+    if page_path is not None and error.errno in _NO_ROOM:
+        do = (
+            f"Make room where {page_path} is to be: each worker takes {cells.SIZE:,} "
+            "bytes there while a run with a journal goes on"
+        )
+    return OSError(f"its links could not be made: {error}. {do}")
 
 
 class WorkerEnds(Plain):

@@ -158,6 +158,11 @@ class Reader:
         return self._tail
 
     @property
+    def is_filling(self) -> bool:
+        """Whether more than half of the ring was read and not freed."""
+        return 2 * (self._tail - self._cells[cells.TAIL]) > len(self._ring)
+
+    @property
     def has_news(self) -> bool:
         """Whether there are records to take."""
         return self._cells[HEAD] != self._tail

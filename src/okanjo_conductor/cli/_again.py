@@ -51,7 +51,12 @@ def retry(options: Namespace) -> int:
     if options.dry_run:
         Output(1).write_line(f"cd {shlex.quote(run.cwd)} && {shlex.join(argv)}")
         return DONE
-    return _become(argv, run.cwd, {"journal": journal.path, "keys": keys})
+    wanted = {
+        "journal": journal.path,
+        "keys": keys,
+        "accept_changed": options.accept_changed,
+    }
+    return _become(argv, run.cwd, wanted)
 
 
 def _keys_of(journal: JournalReader, keys: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal as signals
 import time
 from contextlib import suppress
@@ -12,13 +13,13 @@ from okanjo_conductor._conductor import Conductor
 from okanjo_conductor._io.cpus import usable_cpus
 from okanjo_conductor._plain import Frozen
 from okanjo_conductor._signals import StopSignals
-from okanjo_conductor._types import Cause, JobState, Report, Retry
+from okanjo_conductor._types import JobState, Report, Retry
 from okanjo_conductor.cli import _errors as code
 from okanjo_conductor.cli._errors import RefusedError, UsageError
 from okanjo_conductor.cli._joblog import JobLog, Line, Standing
 from okanjo_conductor.cli._limits import Halting, MedianTimeout
 from okanjo_conductor.cli._values import Share
-from okanjo_conductor.cli._writing import Output, as_json
+from okanjo_conductor.cli._writing import Output
 from okanjo_conductor.clusters._base import refuse_what_it_lacks
 from okanjo_conductor.errors import (
     CommandError,
@@ -28,6 +29,7 @@ from okanjo_conductor.errors import (
     DuplicateKeyError,
     IntakeError,
     JobKeyError,
+    JobTimeoutError,
     JournalChangedError,
     JournalError,
     SinkError,
@@ -236,12 +238,14 @@ class Batch:
     def _tell(self, report: Report | None, ended: int) -> None:
         """Show the report if something is to be said, and write it where it is wanted."""
         options = self._options
+        if report is not None and self._halting.is_reached:
+            report.stopped = f"--halt {options.halt.text}"
         if report is None or (not report.jobs and ended in (code.USAGE, code.REFUSED)):
             return
         is_wanted = ended not in (code.DONE, code.SIGNAL + _SIGPIPE)
         with suppress(BrokenPipeError):  # nobody reads any more: there is nobody to tell
             if options.json:
-                self._stderr.write_line(as_json(report))
+                self._stderr.write_line(report.as_json())
             elif (is_wanted and not options.quiet) or options.verbose:
                 self._stderr.write_line(str(report))
         if options.report is not None:
@@ -250,7 +254,7 @@ class Batch:
     def _write_report(self, path: str, report: Report) -> None:
         try:
             with open(path, "w", encoding="utf-8") as file:
-                file.write(as_json(report) + "\n")
+                file.write(report.as_json() + "\n")
         except OSError as error:
             self._stderr.write_line(f"conductor: --report {path}: {error.strerror}")
 
@@ -267,6 +271,9 @@ def _said(error: BaseException | None) -> str:
             f"two jobs have the key {error.key!r}: give a --key that tells them apart, or say "
             "--duplicates skip to execute the first one only, or --duplicates number to execute all"
         )
+    if isinstance(error, SinkError):
+        text = str(error).replace("Give the sink another", "Give another")
+        return re.sub(r'exists="(\w+)"', r"--if-exists \1", text)
     return str(error)
 
 
@@ -335,7 +342,8 @@ def _line(outcome: Outcome, finished: Finished) -> Line:
     if isinstance(error, CommandError):
         started, seconds = error.started, error.seconds
         exit_code, signal = error.code or 0, _signal_number(error.signal)
-    elif outcome.cause is Cause.TIMEOUT:
+    elif isinstance(error, JobTimeoutError):
+        started, seconds = time.time() - error.limit, error.limit
         exit_code, signal = -1, _SIGTERM
     elif isinstance(value, dict) and {"started", "seconds"} <= value.keys():
         started, seconds = value["started"], value["seconds"]

@@ -9,7 +9,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._conductor import Conductor
-from okanjo_conductor._types import Cause
+from okanjo_conductor._types import JobState
 from okanjo_conductor.cli import _errors as code
 from okanjo_conductor.cli._batch import Batch, Finished, standing_of, told
 from okanjo_conductor.cli._commands import STDERR, STDOUT, execute
@@ -18,6 +18,8 @@ from okanjo_conductor.cli._folders import SEQ, folder_for
 from okanjo_conductor.cli._input import combined, has_stdin, source_of, split_marks
 from okanjo_conductor.cli._placeholders import Template, shown
 from okanjo_conductor.cli._writing import Output
+from okanjo_conductor.errors import CommandError, JobTimeoutError
+from okanjo_conductor.sources._base import UNKNOWN_LENGTH
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -48,6 +50,8 @@ def split(args: list[str], takes_value: Any) -> tuple[list[str], list[str]]:
 def run(options: Namespace, words: list[str]) -> int:
     """Run commands as jobs; return the exit code."""
     words, arguments = split_marks(words)
+    if not options.shell:
+        _refuse_lines(words)
     template = Template(words, shell=bool(options.shell))
     jobs, key = _input_of(options, arguments)
     commands = Commands(template, jobs, options.results, standing_of(options))
@@ -70,6 +74,16 @@ def run(options: Namespace, words: list[str]) -> int:
             **made,
         )
         return batch.run(conductor)
+
+
+def _refuse_lines(words: list[str]) -> None:
+    """Refuse a line for a shell, where there is none: GNU parallel has one."""
+    if len(words) == 1 and " " in words[0].strip() and not os.path.exists(words[0]):
+        message = (
+            f"{words[0]!r} is a line for a shell, and no program has that name: say --shell; or "
+            "leave the quotes away, and each word is one argument"
+        )
+        raise UsageError(message)
 
 
 class Commands:
@@ -100,7 +114,8 @@ class Commands:
     def __length_hint__(self) -> int:
         from operator import length_hint
 
-        return length_hint(self._jobs)
+        hint = length_hint(self._jobs, -1)
+        return UNKNOWN_LENGTH if hint < 0 else hint
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for seq, job in enumerate(self._jobs, 1):
@@ -156,9 +171,14 @@ class Shower:
 
 
 def _end(outcome: Outcome) -> str:
-    if outcome.cause is Cause.TIMEOUT:
-        return f"took longer than {getattr(outcome.error, 'limit', 0.0):g} s"
-    return told(outcome.error)
+    error = outcome.error
+    if isinstance(error, JobTimeoutError):
+        return f"took longer than {error.limit:g} s"
+    if isinstance(error, CommandError):
+        return told(error)
+    if outcome.state is JobState.CANCELLED:
+        return "was ended"
+    return f"failed: {told(error)}"
 
 
 def _input_of(options: Namespace, arguments: list[Any]) -> tuple[Iterable[Any], KeyOf | None]:

@@ -1,7 +1,6 @@
-"""Writing rows of a journal as JSON lines, CSV or Parquet.
+"""Writing rows of a journal as JSON lines, CSV or Parquet: what sinks would have written.
 
-In tables, a value that is a dict has a column for each of its fields; any other is the column
-``value``. The columns are those of the first row.
+The columns of tables are those of the first row.
 """
 
 from __future__ import annotations
@@ -15,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor.cli._errors import UsageError
 from okanjo_conductor.cli._writing import Output, as_json, encoded
+from okanjo_conductor.sinks._rows import cell, flattened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
 _ROWS_AT_ONCE = 10_000
+_TEXTS = ("cause", "error")
+"""Columns that are texts where they are anything."""
 
 
 def write_table(rows: Iterable[dict[str, Any]], form: str, path: str | None) -> None:
@@ -34,9 +36,9 @@ def write_table(rows: Iterable[dict[str, Any]], form: str, path: str | None) -> 
     if form == "parquet":
         assert path is not None  # noqa: S101 - the caller has looked
         with _whole_file(path) as beside:
-            _write_parquet(_flat(rows), beside)
+            _write_parquet(map(flattened, rows), beside)
         return
-    lines = _csv_lines(_flat(rows)) if form == "csv" else (as_json(row) + "\n" for row in rows)
+    lines = _csv_lines(rows) if form == "csv" else (as_json(row) + "\n" for row in rows)
     if path is None:
         _write_lines(lines, Output(1).write)
         return
@@ -63,24 +65,18 @@ def _whole_file(path: str) -> Generator[str]:
             os.remove(beside)
 
 
-def _flat(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for row in rows:
-        value = row.get("value")
-        fields = {} if not isinstance(value, dict) else {str(name): v for name, v in value.items()}
-        if not isinstance(value, dict) or "key" in fields:
-            yield row
-        else:
-            yield {name: v for name, v in row.items() if name != "value"} | fields
-
-
-def _csv_lines(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
+def _csv_lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
     columns: list[str] = []
-    for row in rows:
+    for row in map(flattened, rows):
         if not columns:
             columns = list(row)
             yield _csv_line(columns)
         _require_columns(row, columns)
-        yield _csv_line([_cell(row.get(name)) for name in columns])
+        try:
+            yield _csv_line([cell(row.get(name)) for name in columns])
+        except (TypeError, ValueError, RecursionError) as error:
+            message = f"job {row.get('key')!r} makes no row: {error}; --format jsonl takes any"
+            raise UsageError(message) from error
 
 
 def _require_columns(row: dict[str, Any], columns: list[str]) -> None:
@@ -93,16 +89,10 @@ def _require_columns(row: dict[str, Any], columns: list[str]) -> None:
         raise UsageError(message)
 
 
-def _csv_line(cells: list[str]) -> str:
+def _csv_line(cells: list[Any]) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(cells)
     return line.getvalue()
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else as_json(value)
 
 
 def _write_parquet(rows: Iterator[dict[str, Any]], path: str) -> None:
@@ -115,6 +105,10 @@ def _write_parquet(rows: Iterator[dict[str, Any]], path: str) -> None:
     first = list(islice(rows, _ROWS_AT_ONCE))
     try:
         schema = pa.Table.from_pylist(first).schema
+        for name in _TEXTS:
+            index = schema.get_field_index(name)
+            if index >= 0 and pa.types.is_null(schema.field(index).type):  # no failed one so far
+                schema = schema.set(index, pa.field(name, pa.string()))
         columns = schema.names
         with parquet.ParquetWriter(path, schema) as file:
             for some in chain([first], iter(lambda: list(islice(rows, _ROWS_AT_ONCE)), [])):

@@ -8,8 +8,9 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor.cli._errors import UsageError, did_you_mean
+from okanjo_conductor.cli._writing import Output
 from okanjo_conductor.errors import ConfigurationError
-from okanjo_conductor.sources import Csv, JsonLines, Lines, by_extension
+from okanjo_conductor.sources import Csv, Glob, JsonLines, Lines, by_extension
 from okanjo_conductor.sources import _opening as opening
 
 if TYPE_CHECKING:
@@ -41,9 +42,18 @@ def source_of(options: Namespace) -> Source | None:
     try:
         if form is not None:
             return _in_format(form, path, key)
-        return by_extension(path, key=key, sql=options.sql)
+        source = by_extension(path, key=key, sql=options.sql)
     except ConfigurationError as error:
         raise UsageError(f"--jobs {error}; --format says how to read it") from error
+    if isinstance(source, Glob) and not (options.quiet or opening.is_url(path)):
+        _warn_of_nothing(source)
+    return source
+
+
+def _warn_of_nothing(source: Glob) -> None:
+    """Say so if no file matches a pattern: that is no error, but seldom what is meant."""
+    if next(iter(source), None) is None:
+        Output(2).write_line(f"conductor: --jobs {source.path}: no file matches this")
 
 
 def _in_format(form: str, path: str, key: str | None) -> Source:

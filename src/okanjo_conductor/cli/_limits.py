@@ -44,6 +44,7 @@ class MedianTimeout:
             return False
         # A limit of 0 would be none at all.
         limit = max(self._factor * self._sorted[len(self._sorted) // 2], _SHORTEST)
+        limit = float(f"{limit:.3g}")  # it is told to people
         if self.limit is not None and abs(limit - self.limit) <= _STEP * self.limit:
             return False
         self.limit = limit

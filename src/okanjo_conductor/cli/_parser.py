@@ -26,12 +26,30 @@ OKANJO_CONDUCTOR_….
 """
 
 
+_OF_PARALLEL = {
+    **dict.fromkeys(("-a", "--arg-file"), "--jobs FILE"),
+    **dict.fromkeys(("-P", "--max-procs"), "-j N"),
+    **dict.fromkeys(("--colsep", "-C", "--header"), "--jobs FILE.csv, or --format csv or tsv"),
+    "--progress": "--bar",
+    "--retry-failed": "--resume-failed",
+    "--memfree": "-j N",
+    **dict.fromkeys(
+        ("--pipe", "--pipe-part", "-S", "--sshlogin", "--tag", "-u", "--ungroup", "--lb"),
+        "nothing stands for it",
+    ),
+    **dict.fromkeys(("-n", "-N", "-X", "-m", "--xargs"), "each job has one line, or one row"),
+}
+"""What stands for the options that users of GNU parallel may type."""
+
+
 class Parser(argparse.ArgumentParser):
     """Says no in one line, with near matches."""
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", _Formatter)
         super().__init__(allow_abbrev=False, **options)
+        self.instead: dict[str, str] = {}
+        """What to type for options that others have, and that there are not here."""
 
     def error(self, message: str) -> NoReturn:
         """Refuse what was typed."""
@@ -43,9 +61,15 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             word = unknown[0].partition("=")[0]
             if word.startswith("-") and word != "-":
-                raise UsageError(f"{word} is no option" + did_you_mean(word, self.option_names()))
+                raise UsageError(f"{word} is no option{self._hint(word)}")
             raise UsageError(f"{word!r} is one argument too many")
         return options
+
+    def _hint(self, word: str) -> str:
+        instead = self.instead.get(word)
+        if instead is not None:
+            return f" here: {instead}"
+        return did_you_mean(word, self.option_names())
 
     def option_names(self) -> list[str]:
         """Name all options."""
@@ -137,6 +161,7 @@ number of the job and of its slot; {1} {2}: inputs; {name}: field of a row; {ste
 ::: INPUT… are the jobs; several of them are combined each with each, or with :::+ one by one.
 :::: FILE… are files of inputs. Without any of these, and without --jobs, standard input is read.
 """
+    parser.instead = _OF_PARALLEL
     _add_jobs(parser)
     parser.add_argument(
         "--shell",
@@ -291,6 +316,11 @@ def _add_retry(parser: Parser) -> None:
         "keys", metavar="KEY", nargs="*", help="jobs to run again, as ls writes them"
     )
     parser.add_argument("--failed", action="store_true", help="all that failed")
+    parser.add_argument(
+        "--accept-changed",
+        action="store_true",
+        help="although the worker has changed: it was mended",
+    )
     parser.add_argument("--dry-run", action="store_true", help="show the program, and run nothing")
 
 

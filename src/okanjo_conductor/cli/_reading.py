@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor._types import JobState
@@ -14,6 +14,7 @@ from okanjo_conductor.cli._input import near_file
 from okanjo_conductor.cli._writing import Output, as_json
 from okanjo_conductor.errors import ConductorError
 from okanjo_conductor.journal import open_journal
+from okanjo_conductor.sinks._rows import plain_key
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -57,16 +58,16 @@ def status(options: Namespace) -> int:
 def _facts_of(journal: JournalReader) -> dict[str, Any]:
     runs = journal.runs()
     counts = journal.counts()
-    facts: dict[str, Any] = {
+    return {
         "journal": journal.path,
         "state": runs[-1].state if runs else "new",
+        "error": runs[-1].error if runs else "",
         "jobs": sum(counts.values()),
         "counts": {state.value: counts.get(state.value, 0) for state in JobState},
         "unfinished": [{"key": key, "attempts": len(ends)} for key, ends in journal.unfinished()],
         "suspects": [{"key": each.key, "times": each.times} for each in journal.suspects()],
         "runs": [_facts_of_run(run) for run in runs],
-    }
-    return facts | (_pace_of(runs[-1]) if runs else {"read": 0, "rate": None, "eta": None})
+    } | _pace_of(runs[-1] if runs else None, journal.rate())
 
 
 def _facts_of_run(run: RunInfo) -> dict[str, Any]:
@@ -80,23 +81,49 @@ def _facts_of_run(run: RunInfo) -> dict[str, Any]:
         "argv": list(run.argv),
         "cwd": run.cwd,
         "counts": run.counts,
+        "error": run.error,
     }
 
 
-def _pace_of(run: RunInfo) -> dict[str, Any]:
-    """Say how fast a run is, and how long it will take for the jobs that it has read."""
-    ended = time.time() if run.ended_at is None else run.ended_at
-    seconds = max(ended - run.started_at, 0.0)
-    finished = sum(run.counts.values())
+def _pace_of(run: RunInfo | None, recent: float | None) -> dict[str, Any]:
+    """Say how fast the last run is, or was, and how long it will take for what is left.
+
+    Args:
+        recent: its rate of late, if it goes on.
+    """
+    if run is None:
+        return _OF_NO_RUN
     is_live = run.state == "live"
-    rate = finished / seconds if seconds and (is_live or run.ended_at is not None) else None
-    left = max(0, run.total - finished)
-    eta = left / rate if is_live and rate and left else None
-    return {"read": run.total, "seconds": seconds, "rate": rate, "eta": eta}
+    until = run.ended_at or (time.time() if is_live else run.last_outcome_at) or run.started_at
+    seconds = max(until - run.started_at, 0.0)
+    rate = recent if is_live else run.finished / seconds if run.finished and seconds else None
+    left = None if run.expected is None else run.expected - run.skipped - run.finished
+    return {
+        "read": run.total,
+        "skipped": run.skipped,
+        "finished": run.finished,
+        "expected": run.expected,
+        "seconds": seconds,
+        "rate": rate,
+        "eta": max(left, 0) / rate if is_live and rate and left is not None else None,
+    }
+
+
+_OF_NO_RUN: dict[str, Any] = {
+    "read": 0,
+    "skipped": 0,
+    "finished": 0,
+    "expected": None,
+    "seconds": None,
+    "rate": None,
+    "eta": None,
+}
 
 
 def _lines_of(facts: dict[str, Any]) -> Iterator[str]:
-    yield f"{facts['journal']}: {_STATES.get(facts['state'], facts['state'])}"
+    yield f"{facts['journal']}: {_STATES[facts['state']]}"
+    if facts["error"]:
+        yield f"  {facts['error']}"
     counted = ", ".join(f"{count:,} {state}" for state, count in facts["counts"].items() if count)
     yield f"{facts['jobs']:,} jobs have their outcome: {counted or 'none'}"
     if facts["runs"]:
@@ -104,7 +131,8 @@ def _lines_of(facts: dict[str, Any]) -> Iterator[str]:
     for each in facts["unfinished"][:_SUSPECTS_SHOWN]:
         yield f"not finished after {each['attempts']} attempts: {each['key']}"
     for each in facts["suspects"][:_SUSPECTS_SHOWN]:
-        yield f"suspect, executing when the machine went down, {each['times']} times: {each['key']}"
+        times = "once" if each["times"] == 1 else f"{each['times']} times"
+        yield f"suspect, executing when the machine went down, {times}: {each['key']}"
     hidden = sum(max(0, len(facts[name]) - _SUSPECTS_SHOWN) for name in ("unfinished", "suspects"))
     if hidden:
         yield f"and {hidden:,} more of these"
@@ -115,18 +143,27 @@ _STATES = {
     "live": "a run goes on",
     "done": "all jobs of the last run have their outcome",
     "stopped": "the last run was stopped; start it again to go on",
+    "broken": "the last run could not go on; start it again when the cause is gone",
     "killed": "the last run was killed; start it again to go on",
+    "down": "the machine went down, and the last run with it; start it again to go on",
 }
 
 
 def _lines_of_run(facts: dict[str, Any], run: dict[str, Any]) -> Iterator[str]:
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run["started_at"]))
     yield f"run {run['run']}: began {began} on {run['host']} as process {run['pid']}"
-    finished = sum(run["counts"].values())
+    if facts["skipped"]:
+        yield f"  {facts['skipped']:,} skipped: earlier runs had done them"
     pace = "" if facts["rate"] is None else f", {facts['rate']:,.1f} jobs/s"
     left = "" if facts["eta"] is None else f"; the rest takes {_span(facts['eta'])} at that rate"
-    of = f" of {facts['read']:,} read so far" if facts["read"] else ""
-    yield f"  {finished:,}{of} finished in {_span(facts['seconds'])}{pace}{left}"
+    yield f"  {_of_how_many(facts)} finished in {_span(facts['seconds'])}{pace}{left}"
+
+
+def _of_how_many(facts: dict[str, Any]) -> str:
+    """Say how many have finished, of how many, as far as that is known."""
+    if facts["expected"] is not None:
+        return f"{facts['finished']:,} of {facts['expected'] - facts['skipped']:,}"
+    return f"{facts['finished']:,} of the {facts['read'] - facts['skipped']:,} read so far"
 
 
 def _span(seconds: float) -> str:
@@ -267,9 +304,13 @@ def export(options: Namespace) -> int:
     form = options.format or _format_by(options.out)
     if form == "parquet" and options.out is None:
         raise UsageError("--format parquet: give --out FILE, it is nothing for a terminal")
-    states = options.state or [JobState.DONE.value]
+    # The first row says which columns there are: it should be of a done job.
+    asked: list[str] = options.state or [JobState.DONE.value]
+    states = [state for state in JobState if state.value in asked]
+    has_others = states != [JobState.DONE]
     with opened(options.journal) as journal:
-        rows = (_exported(entry) for entry in _in_states(journal, states))
+        entries = chain.from_iterable(journal.outcomes(state) for state in states)
+        rows = (_exported(entry, has_others=has_others) for entry in entries)
         write_table(rows, form, options.out)
     return 0
 
@@ -284,7 +325,9 @@ def _format_by(path: str | None) -> str:
     return form
 
 
-def _exported(entry: JournalEntry) -> dict[str, Any]:
-    if entry.is_done:
-        return {"key": entry.key, "value": entry.value}
-    return {"key": entry.key, "state": entry.state.value, "error": entry.error}
+def _exported(entry: JournalEntry, *, has_others: bool) -> dict[str, Any]:
+    """Make a row; where there are jobs that were not done, each says how it ended."""
+    row: dict[str, Any] = {"key": plain_key(entry.key)}
+    if has_others:
+        row |= {"state": entry.state.value, "cause": entry.cause, "error": entry.error or None}
+    return row | {"value": entry.value} if entry.is_done else row

@@ -34,6 +34,8 @@ class Halt(Frozen):
     """What is counted: ``"fail"``, ``"success"`` or ``"done"``."""
     most: int | Share
     """So many of them, or that share of the finished jobs."""
+    text: str
+    """As it is typed."""
 
 
 def workers(text: str) -> int:
@@ -117,7 +119,7 @@ def halt(text: str) -> Halt | None:
             "done= with a number or N%, such as soon,fail=1"
         )
         raise ArgumentTypeError(message)
-    return Halt(match[1] == "now", match[2], Share(most / 100) if match[4] else int(most))
+    return Halt(match[1] == "now", match[2], Share(most / 100) if match[4] else int(most), text)
 
 
 def _share(text: str) -> Share | None:

@@ -82,33 +82,20 @@ def _blocks(path: str) -> Iterator[bytes]:
 
 
 def as_json(value: object) -> str:
-    """Write a value as JSON on one line; what JSON has no form for, by the nearest one."""
+    """Write a value as JSON on one line, as sinks do; what these refuse, by the nearest form."""
+    from okanjo_conductor.sinks._rows import json_text
+
     try:
-        return _dumped(value)
+        return json_text(value, _nearest)
     except (TypeError, ValueError, RecursionError):  # keys that are no text; a circle
         fields: dict[Any, Any] = value if isinstance(value, dict) else {}
         if not fields or not all(isinstance(name, str) for name in fields):
-            return _dumped(repr(value))
-        return "{" + ", ".join(f"{_dumped(n)}: {as_json(v)}" for n, v in fields.items()) + "}"
+            return json_text(repr(value))
+        return "{" + ", ".join(f"{json_text(n)}: {as_json(v)}" for n, v in fields.items()) + "}"
 
 
-def _dumped(value: object) -> str:
-    import json
-
-    return json.dumps(value, ensure_ascii=False, separators=(", ", ": "), default=_plainer)
-
-
-def _plainer(value: object) -> object:
+def _nearest(value: object) -> object:
     """Find something that JSON has a form for."""
-    for method in ("tolist", "isoformat", "as_dict", "_asdict"):
-        made = getattr(value, method, None)
-        if callable(made):
-            return made()
     if isinstance(value, bytes | bytearray):
         return value.decode("utf-8", "backslashreplace")
-    if isinstance(value, set | frozenset):
-        return list(value)
-    fields = getattr(value, "__dataclass_fields__", None)
-    if fields is not None:
-        return {name: getattr(value, name) for name in fields}
-    return str(value) if isinstance(value, os.PathLike) else repr(value)
+    return repr(value)

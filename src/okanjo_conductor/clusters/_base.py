@@ -171,6 +171,11 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
             """
             ...
 
+        @property
+        def is_filling(self) -> bool:
+            """Whether much of its outcome log waits to be freed; ask where it is `settled`."""
+            ...
+
         def free(self, position: int) -> None:
             """Let the worker write over outcomes before this position: they are kept elsewhere."""
 

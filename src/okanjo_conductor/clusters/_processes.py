@@ -92,7 +92,7 @@ class ProcessCrew(Crew):
         try:
             ours, theirs = links.make(self._arrays, page_path=page)
         except OSError as error:
-            raise OSError(links.NONE_LEFT.format(error)) from error
+            raise links.none_left(error, page) from error
         try:
             process = self._home(order.slot)
         except OSError as error:

@@ -260,6 +260,11 @@ class RemoteLink:
         """None: its outcome log is on another machine, and gone with that."""
         return None
 
+    @property
+    def is_filling(self) -> bool:
+        """No: it is kept for nobody."""
+        return False
+
     def free(self, position: int) -> None:
         """Nothing to do: its outcome log is kept for nobody."""
 

@@ -75,7 +75,7 @@ class InlineCrew(Crew):
         try:
             descriptor = cells.make_page(page)
         except OSError as error:
-            raise OSError(links.NONE_LEFT.format(error)) from error
+            raise links.none_left(error, page) from error
         wake = partial(self._schedule, worker_id)
         link = InlineLink(worker_id, descriptor, self._loop, self._watcher, wake)
         self._hosts[worker_id] = self._inline.InlineHost(

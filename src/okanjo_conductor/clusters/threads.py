@@ -96,7 +96,7 @@ class ThreadCrew(Crew):
         try:
             ours, theirs = links.make(self._arrays, has_output=False, page_path=page)
         except OSError as error:
-            raise OSError(links.NONE_LEFT.format(error)) from error
+            raise links.none_left(error, page) from error
         try:
             host = self._hosting.ThreadHost(self._program, order, theirs)
             thread = _Thread(worker_id, host, partial(call_soon, self._loop, self._on_end))

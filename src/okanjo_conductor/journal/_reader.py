@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from okanjo_conductor._plain import Frozen
@@ -17,7 +20,8 @@ from okanjo_conductor.journal import _lock as lock
 from okanjo_conductor.journal._entries import Entries
 from okanjo_conductor.journal._errors import OF_ATTEMPT, attempt_of
 from okanjo_conductor.journal._keys import key_of, text_of
-from okanjo_conductor.journal._store import AsJournalErrors, identify, read_only
+from okanjo_conductor.journal._remains import Remains
+from okanjo_conductor.journal._store import AsJournalErrors, identify, read_only, state_of_dead
 from okanjo_conductor.journal._values import Values
 
 if TYPE_CHECKING:
@@ -30,6 +34,9 @@ _NEAR = 3
 """Keys that are named where one is not found."""
 _LOOKED_AT = 10_000
 """Keys among which near ones are looked for."""
+_RECENT, _RECENTLY, _ENOUGH = 10_000, 10.0, 30
+"""The rate of a run is that of its last outcomes: so many at most, of so many seconds; but of at
+least some."""
 
 
 class RunInfo(Frozen):
@@ -38,12 +45,15 @@ class RunInfo(Frozen):
     id: int
     """Its number, from 1."""
     state: str
-    """``"live"``, ``"done"`` (all jobs have their outcome), ``"stopped"`` (it was ended before), or
-    ``"killed"``."""
+    """``"live"``, ``"done"`` (all jobs have their outcome), ``"stopped"`` (it was ended before),
+    ``"broken"`` (it could not go on, see `error`), ``"killed"``, or ``"down"`` (the machine went
+    down, with it or later)."""
     started_at: float
     """Unix seconds."""
     ended_at: float | None
     """Unix seconds; None: it goes on, or was killed."""
+    last_outcome_at: float | None
+    """Unix seconds; None: it has none."""
     host: str
     pid: int
     argv: tuple[str, ...]
@@ -52,10 +62,21 @@ class RunInfo(Frozen):
     """The folder it was started in."""
     total: int
     """Jobs that its source had given when this was noted last, those that were skipped included."""
+    skipped: int
+    """Those of them that it did not execute, because earlier runs have done that."""
+    expected: int | None
+    """Jobs that its source gives in all; None: only the source knows."""
     counts: dict[str, int]
     """Its outcomes by state."""
+    error: str
+    """Why it could not go on; empty where it could."""
     report: dict[str, Any]
     """What `Report` said at its end; empty before."""
+
+    @property
+    def finished(self) -> int:
+        """Its outcomes."""
+        return sum(self.counts.values())
 
 
 class Suspect(Frozen):
@@ -185,8 +206,19 @@ class JournalReader:
 
     def suspects(self) -> list[Suspect]:
         """Return the jobs that were executing when the machine went down, most often first."""
-        rows = self._all("SELECT key, times FROM suspects ORDER BY times DESC, key")
-        return [Suspect(key_of(key), times) for key, times in rows]
+        times = Counter(dict(self._all("SELECT key, times FROM suspects ORDER BY key")))
+        times.update(self._new_suspects())
+        return [Suspect(key_of(key), count) for key, count in times.most_common()]
+
+    def _new_suspects(self) -> set[str]:
+        """Find those of whom the run that comes next will take note, by the texts of their keys."""
+        rows = self._all("SELECT id, state, host, machine FROM runs ORDER BY id DESC LIMIT 1")
+        for run, state, host, machine in rows:
+            if state == "live" and not self.is_live and state_of_dead(host, machine) == "down":
+                with AsJournalErrors(self.path, "reading what the last run has left"):
+                    folder = Path(f"{self.path}-live")
+                    return Remains(self._connection, folder, run, was_up=False).executing()
+        return set()
 
     def _near(self, key: Key) -> tuple[Key, ...]:
         import difflib
@@ -204,15 +236,35 @@ class JournalReader:
         """Return all runs, the first one first."""
         is_live = self.is_live
         counts: dict[int, dict[str, int]] = {}
-        for run, state, count in self._all(
-            "SELECT run, state, count(*) FROM jobs GROUP BY run, state"
+        last: dict[int, float] = {}
+        for run, state, count, at in self._all(
+            "SELECT run, state, count(*), max(finished_at) FROM jobs GROUP BY run, state"
         ):
             counts.setdefault(run, {})[state] = count
+            last[run] = max(at, last.get(run, at))
         rows = self._all(
-            "SELECT id, state, started_at, ended_at, host, pid, argv, cwd, total, report "
-            "FROM runs ORDER BY id"
+            "SELECT id, state, started_at, ended_at, host, machine, pid, argv, cwd, total, "
+            "skipped, expected, error, report FROM runs ORDER BY id"
         )
-        return [_run_info(row, counts.get(row[0], {}), is_live=is_live) for row in rows]
+        return [
+            _run_info(row, counts.get(row[0], {}), last.get(row[0]), is_live=is_live)
+            for row in rows
+        ]
+
+    def rate(self) -> float | None:
+        """Return the outcomes per second of the run that goes on, those of the last few seconds.
+
+        None: no run goes on, or it has no outcome yet.
+        """
+        if not self.is_live:
+            return None
+        (began,) = self._all("SELECT id, started_at FROM runs ORDER BY id DESC LIMIT 1")
+        rows = self._all(
+            "SELECT finished_at FROM jobs WHERE run = ? ORDER BY seq DESC LIMIT ?",
+            began[0],
+            _RECENT,
+        )
+        return rate_of([at for (at,) in rows], time.time(), began[1])
 
     @property
     def program(self) -> tuple[str, ...]:
@@ -225,19 +277,37 @@ class JournalReader:
             return self._connection.execute(statement, given).fetchall()
 
 
-def _run_info(row: tuple[Any, ...], counts: dict[str, int], *, is_live: bool) -> RunInfo:
-    run, state, started_at, ended_at, host, pid, argv, cwd, total, report = row
+def rate_of(ends: list[float], now: float, began: float) -> float | None:
+    """Return ends per second, by those of the last few seconds, or by some more if these are few.
+
+    Args:
+        ends: times at which something ended, the last one first.
+    """
+    count = max(sum(1 for at in ends if now - at <= _RECENTLY), min(_ENOUGH, len(ends)))
+    since = ends[count] if count < len(ends) else began
+    return count / (now - since) if count and now > since else None
+
+
+def _run_info(
+    row: tuple[Any, ...], counts: dict[str, int], last: float | None, *, is_live: bool
+) -> RunInfo:
+    run, state, started_at, ended_at, host, machine, pid, argv, cwd, *known, report = row
+    total, skipped, expected, error = known
     return RunInfo(
         id=run,
-        state="killed" if state == "live" and not is_live else state,
+        state=state_of_dead(host, machine) if state == "live" and not is_live else state,
         started_at=started_at,
         ended_at=ended_at,
+        last_outcome_at=last,
         host=host,
         pid=pid,
         argv=tuple(json.loads(argv)),
         cwd=cwd,
         total=total,
+        skipped=skipped,
+        expected=expected,
         counts=counts,
+        error=error,
         report=json.loads(report or "{}"),
     )
 

@@ -52,18 +52,21 @@ _BUSY = 20_000
 _CHECKPOINT = 4000
 """Pages of WAL from which they are put into the database. The default of 1000 writes the pages of
 an index of hashes four times as often."""
+_RESERVE = 1 << 16
+"""Bytes that are kept from others while a run goes on: enough to note why it could not."""
 _SCHEMA = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
 CREATE TABLE runs(
     id INTEGER PRIMARY KEY, started_at REAL NOT NULL, ended_at REAL, state TEXT NOT NULL,
     host TEXT NOT NULL, pid INTEGER NOT NULL, machine TEXT NOT NULL, argv TEXT NOT NULL,
-    cwd TEXT NOT NULL, total INTEGER NOT NULL DEFAULT 0, report TEXT
+    cwd TEXT NOT NULL, total INTEGER NOT NULL DEFAULT 0, skipped INTEGER NOT NULL DEFAULT 0,
+    expected INTEGER, error TEXT NOT NULL DEFAULT '', report TEXT
 ) STRICT;
 CREATE TABLE jobs(
     seq INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, state TEXT NOT NULL,
-    kind TEXT, value ANY, attempts INTEGER NOT NULL, worker_id INTEGER, slot INTEGER,
-    nanoseconds INTEGER, finished_at REAL NOT NULL, run INTEGER NOT NULL,
-    cause TEXT, error_type TEXT, error TEXT, traceback TEXT, exception BLOB, place TEXT,
+    kind TEXT, attempts INTEGER NOT NULL, worker_id INTEGER, slot INTEGER,
+    nanoseconds INTEGER, finished_at REAL NOT NULL, run INTEGER NOT NULL, cause TEXT, value ANY,
+    error_type TEXT, error TEXT, traceback TEXT, exception BLOB, place TEXT,
     payload_kind TEXT, payload ANY
 ) STRICT;
 CREATE INDEX not_done ON jobs(state) WHERE state <> 'done';
@@ -92,6 +95,17 @@ class RunStart(Frozen):
     """The command that started the program; empty: this process's own."""
     cwd: str = ""
     """The folder it was started in; empty: the current one."""
+
+
+def state_of_dead(host: str, machine: str) -> str:
+    """Say what became of a run that did not note its end: "killed", or "down" with its machine.
+
+    Args:
+        host: where it was.
+        machine: which life of that, as it said then.
+    """
+    is_here = host == os.uname().nodename
+    return "down" if is_here and machine != machine_id() else "killed"
 
 
 class Standing(Frozen):
@@ -144,6 +158,7 @@ class Store:
         self.values = Values(f"{self.path}-values", spill_over, is_durable=self.is_durable)
         self.live = Path(f"{self.path}-live")
         """Where pages and hand-outs of this run are; it is there from `begin` to `end`."""
+        self._reserve = self.live / "reserve"
         with AsJournalErrors(self.path, "opening it"):
             identify(self.path)
             self._lock = Lock(self.path)
@@ -238,10 +253,12 @@ class Store:
         info = info or RunStart()
         with AsJournalErrors(self.path, "noting the start of the run"):
             self.live.mkdir(exist_ok=True)
+            self._reserve.write_bytes(bytes(_RESERVE))
             with self.transaction():
-                self._connection.execute(
-                    "UPDATE runs SET state = 'killed' WHERE state = 'live' AND id < ?", (self.run,)
-                )
+                for run, host, machine in self._connection.execute(
+                    "SELECT id, host, machine FROM runs WHERE state = 'live'"
+                ).fetchall():
+                    self._set_state(run, state_of_dead(host, machine))
                 self._connection.execute("DELETE FROM met")
                 self._connection.execute(
                     "INSERT INTO runs(id, started_at, state, host, pid, machine, argv, cwd) "
@@ -265,6 +282,21 @@ class Store:
                 (state, time.time(), json.dumps(report or {}, default=str), self.run),
             )
             clear_folder(self.live)
+
+    def break_off(self, error: str) -> None:
+        """Note why a run could not go on, if that can be; what it has left stays for the next one.
+
+        The disk may be full: what was kept from others for this is given free.
+        """
+        with suppress(sqlite3.Error, OSError):
+            self._reserve.unlink()
+            self._connection.execute(
+                "UPDATE runs SET state = 'broken', ended_at = ?, error = ? WHERE id = ?",
+                (time.time(), error, self.run),
+            )
+
+    def _set_state(self, run: int, state: str) -> None:
+        self._connection.execute("UPDATE runs SET state = ? WHERE id = ?", (state, run))
 
     def close(self) -> None:
         """Close the file and free the lock."""

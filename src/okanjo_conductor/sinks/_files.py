@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor.errors import ConfigurationError, SinkError
 from okanjo_conductor.sinks._base import Sink
-from okanjo_conductor.sinks._rows import flat, json_text, nested
+from okanjo_conductor.sinks._rows import cell, flat, json_text, nested
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -250,7 +250,7 @@ class Csv(_File):
             columns = self._columns
             require_known(self, outcome, row, columns)
             try:
-                writer.writerow([_field(row.get(name)) for name in columns])
+                writer.writerow([cell(row.get(name)) for name in columns])
             except (TypeError, ValueError, csv.Error) as error:
                 raise _cannot_write(self, outcome, error) from error
         yield text.getvalue()
@@ -290,11 +290,3 @@ def require_known(
             "columns=[…], or let row=… return the same fields for all"
         )
         raise SinkError(message)
-
-
-def _field(value: Any) -> Any:
-    if isinstance(value, list | dict | tuple | set):
-        return json_text(value)
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    return value

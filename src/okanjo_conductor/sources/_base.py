@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from okanjo_conductor._types import Key
 
 KeyOf = Callable[[Any], "Key"]
+UNKNOWN_LENGTH: int = NotImplemented
+"""What ``__length_hint__`` returns where it cannot tell."""
 
 
 class Source:

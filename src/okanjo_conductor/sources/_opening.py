@@ -124,4 +124,6 @@ class _Owned:
 
 
 def _why(error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError):  # fsspec says its path, and nothing else
+        return "there is no such file"
     return getattr(error, "strerror", None) or str(error)

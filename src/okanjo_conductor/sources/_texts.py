@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from okanjo_conductor.errors import ConfigurationError, SourceError
 from okanjo_conductor.sources import _opening as opening
-from okanjo_conductor.sources._base import KeyOf, Source, missing_field
+from okanjo_conductor.sources._base import UNKNOWN_LENGTH, KeyOf, Source, missing_field
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,17 +33,17 @@ class _TextFile(Source):
     _header_lines = 0
 
     def __length_hint__(self) -> int:
-        """Guess the number of jobs: lines, counted or extrapolated; 0 where that is not cheap."""
+        """Guess the number of jobs: lines, counted or extrapolated, where that is cheap."""
         if (
             self.path == opening.STDIN
             or opening.is_url(self.path)
             or opening.is_compressed(self.path)
         ):
-            return 0
+            return UNKNOWN_LENGTH
         try:
             return max(0, _count_lines(self.path) - self._header_lines)
         except OSError:
-            return 0
+            return UNKNOWN_LENGTH
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         """Yield number and bytes of each line, its end included."""
@@ -173,7 +173,8 @@ class Csv(_TextFile):
 
     def _row(self, fields: list[str], cells: list[str], line: int) -> dict[str, str]:
         if len(cells) != len(fields):
-            why = f"{len(cells)} cells, where there are {len(fields)} columns"
+            many = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
+            why = f"{many}, where there are {len(fields)} columns"
             raise SourceError(self.path, why, line, min(len(cells), len(fields)) + 1)
         return dict(zip(fields, cells, strict=True))
 
