@@ -292,11 +292,11 @@ def is_complete(census, report):
 def find_cluster(name, address):
     """Return what the conductor takes for a cluster."""
     if name == "ray":
-        from okanjo_conductor.clusters.ray import RayCluster
+        from okanjo_conductor.clusters import RayCluster
 
         return RayCluster(address)
     if name == "dask":
-        from okanjo_conductor.clusters.dask import DaskCluster
+        from okanjo_conductor.clusters import DaskCluster
 
         return DaskCluster(address)
     return name

@@ -17,7 +17,7 @@ from .engines import EngineProcess
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed")
 
-from okanjo_conductor.clusters.dask import DaskCluster  # noqa: E402 - only where there is Dask
+from okanjo_conductor.clusters import DaskCluster  # noqa: E402 - only where there is Dask
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [

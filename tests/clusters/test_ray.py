@@ -21,7 +21,7 @@ from .engines import EngineProcess
 
 ray = pytest.importorskip("ray", reason="there is no wheel of Ray for this Python")
 
-from okanjo_conductor.clusters.ray import RayCluster  # noqa: E402 - only where there is Ray
+from okanjo_conductor.clusters import RayCluster  # noqa: E402 - only where there is Ray
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [
