@@ -726,6 +726,7 @@ class Run:
                 worker_id=WorkerId(worker_id),
                 concurrency=message.concurrency,
                 can_cancel=message.can_cancel,
+                round_trip=self._links[worker_id].round_trip,
             )
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import threading
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 
 from faults.moments import state_of
 from okanjo_conductor import Cause, Conductor
-from okanjo_conductor.clusters._agent import Ordered
 from okanjo_conductor.clusters._remote import Node
 from okanjo_conductor.errors import ConfigurationError, WorkerStartError
 from okanjo_conductor.testing import check_cluster, cluster_checks
@@ -54,15 +52,6 @@ def assert_nothing_is_lost(report, outcomes, jobs):
     assert (report.done, report.failed) == (jobs, 0)
     charged = [o.key for o in outcomes if any(a.cause is not Cause.PREEMPTED for a in o.history)]
     assert charged == []
-
-
-def test_packets_are_read_in_the_order_in_which_they_were_sent():
-    order = Ordered()
-    packets = [pickle.dumps((number, [(number,)])) for number in range(4)]
-    assert order.take(packets[2]) == []
-    assert order.take(packets[0]) == [(0,)]
-    assert order.take(packets[1]) == [(1,), (2,)]
-    assert order.take(packets[3]) == [(3,)]
 
 
 @pytest.mark.parametrize("whom", ["agent", "worker"])

@@ -66,6 +66,9 @@ class WorkerReady(Named):
     """How many jobs it executes at a time."""
     can_cancel: bool = False
     """Whether it can end a job and live on, as long as it answers."""
+    round_trip: float = 0.0
+    """Seconds that pass between an outcome of its and the jobs that answer it: it has to hold work
+    for as long. 0 on this machine."""
 
 
 class AttemptsDone(Named):

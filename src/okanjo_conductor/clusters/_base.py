@@ -116,6 +116,11 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
         """What the worker must be told before anything else."""
 
         @property
+        def round_trip(self) -> float:
+            """Seconds from a word to the answer to it, as far as is known; 0: hardly any."""
+            ...
+
+        @property
         def stderr(self) -> str:
             """The last lines that the worker wrote to its standard error."""
             ...

@@ -26,11 +26,13 @@ from okanjo_conductor.clusters._watching import WatchingEngine
 from okanjo_conductor.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from okanjo_conductor._io.loops import Loop
     from okanjo_conductor.clusters._remote import Engine, Events
 
+_AHEAD = 2
+"""Packets that are taken from an agent before the run has had the first of them."""
 _POLL = 1.0
 """Seconds that an agent waits for something to say before it says that it lives."""
 
@@ -182,6 +184,10 @@ class _DaskEngine(WatchingEngine):
             pure=False,
         )
 
+    def call(self, function: Callable[[], None]) -> None:
+        """Have a function called on the client's loop."""
+        self._client.loop.add_callback(function)
+
     def as_current(self) -> Any:
         """Make the client the one that Dask's own code finds."""
         return self._client.as_current()
@@ -224,6 +230,7 @@ class _Actor:
         self._early: list[bytes] | None = []
         """What is to be sent once it is there; then None."""
         self._is_over = False
+        self._room = asyncio.Semaphore(_AHEAD)
 
     async def start(
         self, engine: _DaskEngine, node: str, setup: bytes, blobs: dict[str, bytes]
@@ -238,10 +245,17 @@ class _Actor:
             early, self._early = self._early, None
             for packet in early or ():
                 await self.put(packet)
-            while (packet := await self._poll()) is not None:
-                call_soon(self._loop, self._events.on_packet, self._agent_id, packet)
+            turn = partial(engine.call, self._room.release)
+            while not self._is_over and (packet := await self._poll()) is not None:
+                await self._room.acquire()
+                call_soon(self._loop, self._deliver, packet, turn)
         except Exception as error:
             self._on_error(error)
+
+    def _deliver(self, packet: bytes, then: Callable[[], None]) -> None:
+        """Let the run have a packet; in its thread."""
+        then()
+        self._events.on_packet(self._agent_id, packet)
 
     async def put(self, packet: bytes) -> None:
         """Call it with a packet; what comes of the call is seen by the one that waits."""
@@ -257,6 +271,7 @@ class _Actor:
             with suppress(Exception):  # it is gone
                 await self._abandon()
         self._is_over = True
+        self._room.release()  # the run takes no more
         if self._future is not None:
             self._future.release()
 
