@@ -32,6 +32,7 @@ from okanjo_conductor._wire.codec import Encoded, decode, size_of
 from okanjo_conductor.errors import (
     IntakeError,
     JobTimeoutError,
+    PlacementError,
     SerialisationError,
     SinkError,
     TooManyFailuresError,
@@ -408,7 +409,7 @@ class Run:
         return self.posts.is_at_work or (self._journal is not None and self._journal.is_at_work)
 
     def _stop_for(self, error: ConductorError) -> None:
-        """Stop because journal or sinks take no more, and raise that at the end."""
+        """Stop, because journal, sinks or nodes take no more, and raise that at the end."""
         self._broken = self._broken or error
         if not self._is_over:
             self.post(ev.AbortRequested(why=str(error)))
@@ -604,6 +605,10 @@ class Run:
         )
         if self._journal is not None:
             self._journal.note_exit(worker_id)
+
+    def on_no_place(self, detail: str) -> None:
+        """There can be no workers: the run cannot go on."""
+        self._stop_for(PlacementError(detail))
 
     def _note_end_of(self, worker_id: int, claimed: Ordinal | None) -> None:
         """Write down how long a worker has lived, and its last job with it."""

@@ -39,6 +39,7 @@ class EngineProcess:
                 **os.environ,
                 _MARK: self._mark,
                 "HOME": str(home),
+                "RAY_AUTH_MODE": "token",
                 "RAY_AUTH_TOKEN_PATH": str(home / "token"),
                 "RAY_USAGE_STATS_ENABLED": "0",
             },

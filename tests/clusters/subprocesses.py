@@ -45,6 +45,8 @@ class SubprocessCluster(RemoteCluster):
         self.places = [Node(f"n{number}", room, f"node {number}") for number in range(nodes)]
         self.knows_deaths = knows_deaths
         self.doctor = doctor
+        self.silent = set()
+        """Nodes on which no agent comes up."""
         self.engines = []
 
     def make_engine(self):
@@ -70,9 +72,15 @@ class SubprocessEngine:
         self.events.on_nodes(nodes, f"there are {len(nodes)} nodes in this test")
 
     def start_agent(self, agent_id, node, setup, blobs):
+        if node in self.cluster.silent:
+            self.agents[agent_id] = Nobody()
+            return
         agent = _Subprocess(agent_id, self)
         self.agents[agent_id] = self.started[agent_id] = agent
         agent.send(pickle.dumps((self.cluster.doctor(setup), blobs)))
+
+    def why_silent(self, node):
+        return f". {node.label} is silent"
 
     def put(self, agent_id, packet):
         if not self.is_deaf:
@@ -91,6 +99,11 @@ class SubprocessEngine:
         for agent in self.started.values():
             agent.join()
         then()
+
+
+class Nobody:
+    def send(self, packet):
+        pass
 
 
 class _Subprocess:

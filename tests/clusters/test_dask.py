@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from okanjo_conductor import Cause, Conductor
-from okanjo_conductor.errors import WorkerStartError
+from okanjo_conductor.errors import PlacementError
 from okanjo_conductor.testing import check_cluster, cluster_checks
 from okanjo_conductor.testing._cluster_jobs import CheckWorker
 
@@ -78,7 +78,7 @@ def test_a_dask_worker_that_is_killed_loses_nothing(client, nodes):
 
 def test_what_no_dask_worker_has_is_asked_for_in_vain_and_that_is_said(client):
     cluster = DaskCluster(client, resources={"quantum": 1}, placement_timeout=1.0)
-    with pytest.raises(WorkerStartError, match=r"'quantum': 1.* were asked for, and there is tcp:"):
+    with pytest.raises(PlacementError, match=r"'quantum': 1.* were asked for, and there is tcp:"):
         Conductor(CheckWorker, jobs_queue=[1], cluster=cluster, logging=False).run()
 
 

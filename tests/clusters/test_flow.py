@@ -71,6 +71,9 @@ class NearbyEngine:
         self.threads.append(threading.Thread(target=self.listen, args=(agent_id,)))
         self.threads[-1].start()
 
+    def why_silent(self, node):
+        return f". {node.label} is silent"
+
     def put(self, agent_id, packet):
         self.loop.call_later(self.cluster.delay, self.agents[agent_id].put, packet)
 

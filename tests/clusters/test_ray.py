@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -12,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from okanjo_conductor import Cause, Conductor, Retry
-from okanjo_conductor.errors import WorkerStartError
+from okanjo_conductor import Cause, Conductor, Retry, current_worker
+from okanjo_conductor.errors import PlacementError
 from okanjo_conductor.testing import check_cluster, cluster_checks
 from okanjo_conductor.testing._cluster_jobs import CheckWorker
 
@@ -34,14 +35,18 @@ pytestmark = [
 def nodes(tmp_path_factory):
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     home = tmp_path_factory.mktemp("ray")
+    (home / "token").write_text(secrets.token_hex(20))
     process = EngineProcess("ray_nodes.py", home)
+    os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(home / "token")
+    ray._raylet.Config.initialize("")  # it was read when Ray was imported
     try:
         ray.init(process.address, log_to_driver=False, logging_level="error")
         yield process
     finally:
         ray.shutdown()
-        del os.environ["RAY_AUTH_TOKEN_PATH"]
+        del os.environ["RAY_AUTH_TOKEN_PATH"], os.environ["RAY_AUTH_MODE"]
+        ray._raylet.Config.initialize("")
         process.close()
 
 
@@ -136,8 +141,119 @@ def test_a_node_that_is_killed_loses_nothing(nodes, tmp_path):
 
 def test_what_no_node_has_is_asked_for_in_vain_and_that_is_said(nodes):
     cluster = RayCluster(nodes.address, resources={"quantum": 1}, placement_timeout=1.0)
-    with pytest.raises(WorkerStartError, match=r"quantum: 1.* was asked for, and there is .*CPU"):
+    with pytest.raises(PlacementError, match=r"quantum: 1.* was asked for, and there is .*CPU"):
         Conductor(CheckWorker, jobs_queue=[1], cluster=cluster, logging=False).run()
+
+
+def test_what_something_else_holds_is_asked_for_in_vain_and_that_is_said(nodes):
+    class Holder:
+        def answer(self):
+            return True
+
+    holders = [
+        ray.remote(num_cpus=1)(Holder).options(scheduling_strategy="SPREAD").remote()
+        for _ in range(2)
+    ]
+    ray.get([holder.answer.remote() for holder in holders])
+    cluster = RayCluster(nodes.address, placement_timeout=1.0)
+    try:
+        with pytest.raises(PlacementError, match=r"waits for {CPU: 2}, of which {CPU: 1} is free"):
+            Conductor(CheckWorker, jobs_queue=[1, 2], cluster=cluster, logging=False).run()
+    finally:
+        for holder in holders:
+            ray.kill(holder)
+
+
+def test_nodes_join_and_get_workers_and_leave_and_give_their_jobs_back(nodes, tmp_path):
+    """Five jobs meet where there is room for four; then one more waits for a node to leave."""
+    jobs = [*[("meet", str(tmp_path), n, 5) for n in range(5)], *range(200)]
+    cluster = RayCluster(nodes.address)
+    conductor = Conductor(CheckWorker, jobs_queue=jobs, cluster=cluster, worker_limit=5)
+    outcomes, exits, added = [], [], []
+
+    def add_once_there_is_no_room():
+        while len(list(tmp_path.glob("*.here"))) < 4:
+            pause.wait(0.01)
+        added.append(nodes.ask("add"))
+
+    def remove_once_all_have_met(outcome):
+        outcomes.append(outcome)
+        if len(outcomes) == 1:
+            nodes.ask(f"remove {added[0]}")
+
+    pause = threading.Event()
+    adder = threading.Thread(target=add_once_there_is_no_room)
+    conductor.on("job_done", remove_once_all_have_met)
+    conductor.on("worker_exit", exits.append)
+    adder.start()
+    report = conductor.run()
+    adder.join()
+    assert (report.done, report.failed) == (205, 0)
+    assert charged(outcomes) == []
+
+
+def test_the_environment_of_workers_is_that_of_the_runtime_env(nodes, tmp_path):
+    """Ray brings a folder with a module, and variables."""
+
+    def work(job):
+        import brought_along
+
+        return job, os.environ["BROUGHT"], brought_along.__file__
+
+    (tmp_path / "brought_along.py").touch()
+    environment = {"working_dir": str(tmp_path), "env_vars": {"BROUGHT": "along"}}
+    cluster = RayCluster(nodes.address, runtime_env=environment)
+    conductor = Conductor(work, jobs_queue=[1], cluster=cluster)
+    ((job, variable, path),) = [outcome.result() for outcome in conductor.outcomes()]
+    assert (job, variable) == (1, "along")
+    assert not path.startswith(str(tmp_path))
+
+
+def test_what_workers_share_is_published_once_and_there_once_per_node(nodes, tmp_path, monkeypatch):
+    pytest.importorskip("lmdb")
+    np = pytest.importorskip("numpy")
+    from okanjo_conductor.lookups.table import LookupTable
+
+    def work(number, folder=str(tmp_path)):
+        CheckWorker().meet(folder, number, 4)
+        worker = current_worker()
+        total = float(worker.shared("a").sum())
+        return os.environ["OKANJO_CONDUCTOR_TABLES"], total, worker.lookup("t", number)
+
+    published, put = [], ray.put
+    monkeypatch.setattr(ray, "put", lambda value: published.append(len(value)) or put(value))
+    with LookupTable.build({n: [n] for n in range(50)}, tmp_path / "table") as table:
+        conductor = Conductor(
+            work,
+            jobs_queue=range(4),
+            cluster=RayCluster(nodes.address),
+            worker_limit=4,
+            lookups={"t": table, "again": table, "a": np.ones(1000)},
+        )
+        found = [outcome.result() for outcome in conductor.outcomes(ordered=True)]
+    assert [(total, entry) for _, total, entry in found] == [(1000.0, [n]) for n in range(4)]
+    assert len({copies for copies, _, _ in found}) == 2
+    assert len(published) == 2
+
+
+def test_a_wrong_token_is_called_that(nodes, tmp_path):
+    (tmp_path / "token").write_text(secrets.token_hex(20))
+    program = (
+        "from okanjo_conductor import Conductor\n"
+        "from okanjo_conductor.clusters import RayCluster\n"
+        f"Conductor(abs, jobs_queue=[1], cluster=RayCluster({nodes.address!r})).run()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "HOME": str(tmp_path), "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")},
+    )
+    last = done.stderr.splitlines()[-1]
+    assert "PlacementError: no worker has a place: no connection with the Ray cluster" in last
+    assert "RAY_AUTH_TOKEN_PATH to the token of that cluster" in last
 
 
 def census(folder, name, *options, env=None):
@@ -155,7 +271,7 @@ def census(folder, name, *options, env=None):
 def test_the_census_is_the_same_on_a_ray_of_its_own_which_ends_with_it(nodes, tmp_path):
     mark = f"OKANJO_CONDUCTOR_CENSUS_{os.getpid()}"  # others may take one at the same time
     env = {**os.environ, mark: "1", "HOME": str(tmp_path), "RAY_USAGE_STATS_ENABLED": "0"}
-    del env["RAY_AUTH_TOKEN_PATH"]  # that of another cluster
+    del env["RAY_AUTH_TOKEN_PATH"], env["RAY_AUTH_MODE"]  # those of another cluster
     found = census(tmp_path, "ray", "--cluster", "ray", "--address", "local", env=env)
     assert len(found) == 60
     assert found == census(tmp_path, "inline", "--cluster", "inline")

@@ -12,11 +12,11 @@ import pytest
 from faults.moments import state_of
 from okanjo_conductor import Cause, Conductor
 from okanjo_conductor.clusters._remote import Node
-from okanjo_conductor.errors import ConfigurationError, WorkerStartError
+from okanjo_conductor.errors import ConfigurationError, PlacementError
 from okanjo_conductor.testing import check_cluster, cluster_checks
 from okanjo_conductor.testing._cluster_jobs import CheckWorker
 
-from .subprocesses import SubprocessCluster
+from .subprocesses import Nobody, SubprocessCluster, SubprocessEngine
 
 LEASE = 2.0
 """Seconds: short, where a test waits for the end of one."""
@@ -87,7 +87,7 @@ def test_jobs_of_a_lost_agent_are_handed_out_when_it_cannot_be_alive_any_more(tm
         engine = cluster.engines[0]
         agent = engine.agents[1]
         call = engine.loop.call_soon_threadsafe
-        engine.agents[1] = _Nobody()
+        engine.agents[1] = Nobody()
         call(lambda: engine.events.on_lost(1, "the network is down", is_certain=False))
         assert agent.process.poll() is None
 
@@ -106,11 +106,6 @@ def test_jobs_of_a_lost_agent_are_handed_out_when_it_cannot_be_alive_any_more(tm
     assert alive
     assert not any(alive)
     assert_nothing_is_lost(report, outcomes, 1)
-
-
-class _Nobody:
-    def send(self, packet):
-        pass
 
 
 def _wait_for(path):
@@ -148,14 +143,49 @@ def test_another_version_is_refused_by_name():
     def doctor(setup):
         return (setup[0], "0.0.7", *setup[2:])
 
-    with pytest.raises(WorkerStartError, match=r"the conductor runs okanjo_conductor 0\.0\.7"):
+    with pytest.raises(PlacementError, match=r"the conductor runs okanjo_conductor 0\.0\.7"):
         conductor_of([1], SubprocessCluster(doctor=doctor)).run()
 
 
 def test_where_there_are_no_nodes_the_run_ends_and_says_why():
     cluster = SubprocessCluster(nodes=0, placement_timeout=0.3)
-    with pytest.raises(WorkerStartError, match=r"within 0\.3 s: there are 0 nodes in this test"):
+    with pytest.raises(PlacementError, match=r"within 0\.3 s: there are 0 nodes in this test"):
         conductor_of([1], cluster).run()
+
+
+def test_a_node_whose_agent_fails_is_left_out_and_another_one_is_used(caplog):
+    cluster = SubprocessCluster()
+    start = SubprocessEngine.start_agent
+
+    class Engine(SubprocessEngine):
+        def start_agent(self, agent_id, node, setup, blobs):
+            if node == "n0":
+                raise OSError("it has no room for a process")
+            start(self, agent_id, node, setup, blobs)
+
+    cluster.make_engine = lambda: Engine(cluster)
+    assert conductor_of([1], cluster, worker_limit=1).run().done == 1
+    assert "the agent on node 0 could not be started: OSError: it has no room" in caplog.text
+
+
+def test_workers_go_where_there_is_room_when_an_agent_does_not_come_up(tmp_path, caplog):
+    """Two jobs meet on the one node that answers, though it was to have half of the workers."""
+    cluster = SubprocessCluster(placement_timeout=1.0)
+    cluster.silent = {"n1"}
+    meeting = [("meet", str(tmp_path), number, 2) for number in range(2)]
+    assert conductor_of(meeting, cluster, worker_limit=2).run().done == 2
+    assert not caplog.records
+
+
+def test_an_agent_that_never_comes_up_is_named(caplog):
+    cluster = SubprocessCluster(placement_timeout=0.3)
+    cluster.silent = {"n0", "n1"}
+    conductor, exits = conductor_of([1, 2], cluster), []
+    conductor.on("worker_exit", exits.append)
+    with pytest.raises(PlacementError, match=r"2 nodes in this test\. node 0 is silent"):
+        conductor.run()
+    assert [end.cause for end in exits] == [None, None]
+    assert not caplog.records
 
 
 def test_that_workers_wait_for_room_is_said(tmp_path, caplog):

@@ -493,6 +493,10 @@ class Agent:
         del self._workers[worker_id]
         self._say_of(worker_id, "exited", code, signal, detail, *found)
 
+    def on_no_place(self, detail: str) -> None:
+        """Not said by a crew of processes: this machine is there."""
+        raise AssertionError(detail)
+
     def on_message(self, worker_id: int, message: AnyMessage) -> None:
         """A worker sent a message."""
         if isinstance(message, msg.Ready):

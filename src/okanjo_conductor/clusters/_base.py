@@ -107,6 +107,9 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
         ) -> None:
             """The worker is gone, or will never be. Called once per worker that was started."""
 
+        def on_no_place(self, detail: str) -> None:
+            """There is no place for any worker, and no hope of one: the run cannot go on."""
+
     class Link(Protocol):
         """What connects a run with one worker. `_io.conductor_link` has the usual one."""
 

@@ -10,7 +10,8 @@ What travels is told in `_agent`. An engine knows nothing of workers or jobs.
 *Placement.* A node has room for so many slots. There is an agent on as many nodes as there are
 workers, and the workers are spread over them evenly. What finds no room waits: for a node to join,
 or for a slot to be given back. Where no agent at all has come up within `placement_timeout`, the
-workers' starts fail, with what was asked for and what there is.
+run ends, with what was asked for and what there is; where some have, they take what they have room
+for, and a warning tells the same.
 
 *Loss.* An agent that is lost takes its workers with it, and none of their jobs is charged. Where
 the engine knows that the process is dead, that is told at once; else when its lease must be over,
@@ -108,6 +109,10 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
             self, agent_id: int, node: str, setup: tuple[Any, ...], blobs: dict[str, bytes]
         ) -> None:
             """Start an agent on a node. The blobs are the same for all, and may be large."""
+
+        def why_silent(self, node: Node) -> str:
+            """Say, in a sentence to be added, what an agent there may be waiting for."""
+            ...
 
         def put(self, agent_id: int, packet: bytes) -> None:
             """Send a packet; to who is gone, it is dropped."""
@@ -316,6 +321,8 @@ class _Agent:
         """Bytes in large packets whose arrival was not told."""
         self.packets = Inbox()
         self.is_ready = False
+        self.is_late = False
+        """It has not come up in the time for that; it still may."""
         self.is_lost = False
         self.has_closed = False
         self.refusal = ""
@@ -415,8 +422,6 @@ class RemoteCrew(Crew):
         """Workers without a place."""
         self._before: dict[int, list[tuple[Any, ...]]] = {}
         """What they shall be told once they have one."""
-        self._failure = ""
-        """Why no worker can be started."""
         self._timer: Timer | None = None
         """Until those who wait have waited long enough."""
         self._has_warned = False
@@ -438,13 +443,7 @@ class RemoteCrew(Crew):
         self._blobs.update((name, pack()) for name, pack in find().items())
 
     def start_worker(self, order: Start, page: str | None) -> RemoteLink:  # noqa: ARG002 - no memory of theirs is here
-        """Find a place for a worker, or let it wait for one.
-
-        Raises:
-            OSError: there was no place for any within the time for that.
-        """
-        if self._failure:
-            raise OSError(self._failure)
+        """Find a place for a worker, or let it wait for one."""
         worker_id = order.worker_id
         link = RemoteLink(worker_id, partial(self._say, worker_id))
         self._links[worker_id] = link
@@ -596,7 +595,7 @@ class RemoteCrew(Crew):
         share = -(-len(self._links) // max(1, len(self._agents)))
         free = [agent for agent in ready if len(agent.slots) < agent.node.room]
         fair = [agent for agent in free if len(agent.slots) < share]
-        if not fair and all(agent.is_ready for agent in self._agents.values()):
+        if not fair and all(agent.is_ready or agent.is_late for agent in self._agents.values()):
             fair = free  # nobody else will take it
         return min(fair, key=lambda agent: len(agent.slots) / agent.node.room, default=None)
 
@@ -616,26 +615,22 @@ class RemoteCrew(Crew):
     def _run_out_of_patience(self) -> None:
         """Somebody has waited long: fail if nobody has found a place, else say so, once."""
         self._timer = None
-        if not any(agent.is_ready for agent in self._agents.values()):
-            detail = f"no place was found within {self._patience:g} s: {self._facts}"
-            if self._agents:
-                silent = ", ".join(agent.node.label for agent in self._agents.values())
-                detail += f". An agent was asked for, and has not answered, on {silent}"
-            self._fail(detail)
-        elif not self._has_warned:
+        silent = [agent for agent in self._agents.values() if not agent.is_ready]
+        facts = self._facts + "".join(map(self._engine.why_silent, (a.node for a in silent)))
+        if len(silent) == len(self._agents):
+            self._watcher.on_no_place(f"none was found within {self._patience:g} s: {facts}")
+            return
+        for agent in silent:
+            agent.is_late = True  # others take the workers that it was to have
+        self._place()
+        if self._waiting and not self._has_warned:
             self._has_warned = True
             log().warning(
                 "%d of %d workers wait for a place: %s. The run goes on with the others",
                 len(self._waiting),
                 len(self._links),
-                self._facts,
+                facts,
             )
-
-    def _fail(self, detail: str) -> None:
-        """Let no worker wait any longer."""
-        self._failure = detail
-        for worker_id in tuple(self._waiting):
-            self._loop.call_soon(self._end, worker_id, None, None, detail)
 
     def _end(self, worker_id: int, code: int | None, signal: str | None, detail: str) -> None:
         """Tell of a worker's end, once."""
@@ -654,8 +649,6 @@ class RemoteCrew(Crew):
     def on_nodes(self, nodes: list[Node], facts: str) -> None:
         """Nodes have come or gone."""
         self._nodes, self._facts = nodes, facts
-        if nodes:
-            self._failure = ""
         names = {node.name for node in nodes}
         for agent in tuple(self._agents.values()):
             if agent.node.name not in names:
@@ -664,7 +657,7 @@ class RemoteCrew(Crew):
 
     def on_failed(self, detail: str) -> None:
         """The engine cannot be reached."""
-        self._fail(detail)
+        self._watcher.on_no_place(detail)
 
     def on_lost(self, agent_id: int, detail: str, *, is_certain: bool) -> None:
         """An agent is gone: so are its workers, at the latest when its lease is over."""
@@ -683,15 +676,15 @@ class RemoteCrew(Crew):
         self._loop.call_later(hold, self._end_all_of, agent, detail)
 
     def _on_failed_agent(self, agent: _Agent, detail: str) -> None:
-        """An agent could not be started: without any other, nothing can."""
+        """An agent could not be started: try another node; without any, nothing can be done."""
         why = f"the agent on {agent.node.label} could not be started: {agent.refusal or detail}"
         self._nodes = [node for node in self._nodes if node.name != agent.node.name]
         self._facts = why
-        if self._agents:
+        if self._agents or self._nodes:
             log().warning("%s", why)
             self._place()
         else:
-            self._fail(why)
+            self._watcher.on_no_place(why)
 
     def _end_all_of(self, agent: _Agent, detail: str) -> None:
         for worker_id in [w for w, home in self._homes.items() if home is agent]:

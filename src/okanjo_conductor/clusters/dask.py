@@ -152,6 +152,13 @@ class _DaskEngine(WatchingEngine):
         asked = f"Dask workers with {cluster.resources}" if cluster.resources else "Dask workers"
         return found, f"{asked} were asked for, and there is {'; '.join(there) or 'none'}"
 
+    def why_silent(self, node: Node) -> str:
+        """Say what keeps a Dask worker from answering."""
+        return (
+            f". The agent on {node.label} has not come up: that Dask worker may be paused for want "
+            "of memory, or something in it holds its event loop"
+        )
+
     def start_agent(
         self, agent_id: int, node: str, setup: tuple[Any, ...], blobs: dict[str, bytes]
     ) -> None:
