@@ -192,21 +192,51 @@ def test_nodes_join_and_get_workers_and_leave_and_give_their_jobs_back(nodes, tm
     assert charged(outcomes) == []
 
 
+def run_program(nodes, folder, *lines, **env):
+    """Run a program that is not connected with Ray yet."""
+    program = (
+        "import os",
+        "from okanjo_conductor import Conductor",
+        "from okanjo_conductor.clusters import RayCluster",
+        f"address = {nodes.address!r}",
+        *lines,
+    )
+    return subprocess.run(
+        [sys.executable, "-c", "\n".join(program)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "HOME": str(folder), **env},
+    )
+
+
 def test_the_environment_of_workers_is_that_of_the_runtime_env(nodes, tmp_path):
     """Ray brings a folder with a module, and variables."""
-
-    def work(job):
-        import brought_along
-
-        return job, os.environ["BROUGHT"], brought_along.__file__
-
-    (tmp_path / "brought_along.py").touch()
-    environment = {"working_dir": str(tmp_path), "env_vars": {"BROUGHT": "along"}}
-    cluster = RayCluster(nodes.address, runtime_env=environment)
-    conductor = Conductor(work, jobs_queue=[1], cluster=cluster)
-    ((job, variable, path),) = [outcome.result() for outcome in conductor.outcomes()]
-    assert (job, variable) == (1, "along")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "brought_along.py").write_text("WHAT = 'a module'\n")
+    environment = {"working_dir": str(folder), "env_vars": {"BROUGHT": "a variable"}}
+    done = run_program(
+        nodes,
+        tmp_path,
+        "def work(job):",
+        "    import brought_along",
+        "    return brought_along.WHAT, os.environ['BROUGHT'], brought_along.__file__",
+        f"cluster = RayCluster(address, runtime_env={environment!r})",
+        "for outcome in Conductor(work, jobs_queue=[1], cluster=cluster).outcomes():",
+        "    print(*outcome.result(), sep='\\n')",
+    )
+    assert done.returncode == 0, done.stderr
+    what, variable, path = done.stdout.splitlines()
+    assert (what, variable) == ("a module", "a variable")
     assert not path.startswith(str(tmp_path))
+
+
+def test_variables_of_the_runtime_env_reach_workers_over_a_connection_that_was_there(nodes):
+    cluster = RayCluster(nodes.address, runtime_env={"env_vars": {"BROUGHT": "a variable"}})
+    conductor = Conductor(lambda _: os.environ["BROUGHT"], jobs_queue=[1], cluster=cluster)
+    assert [outcome.result() for outcome in conductor.outcomes()] == ["a variable"]
 
 
 def test_what_workers_share_is_published_once_and_there_once_per_node(nodes, tmp_path, monkeypatch):
@@ -237,19 +267,13 @@ def test_what_workers_share_is_published_once_and_there_once_per_node(nodes, tmp
 
 
 def test_a_wrong_token_is_called_that(nodes, tmp_path):
-    (tmp_path / "token").write_text(secrets.token_hex(20))
-    program = (
-        "from okanjo_conductor import Conductor\n"
-        "from okanjo_conductor.clusters import RayCluster\n"
-        f"Conductor(abs, jobs_queue=[1], cluster=RayCluster({nodes.address!r})).run()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        env={**os.environ, "HOME": str(tmp_path), "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")},
+    wrong = tmp_path / "token"
+    wrong.write_text(secrets.token_hex(20))
+    done = run_program(
+        nodes,
+        tmp_path,
+        "Conductor(abs, jobs_queue=[1], cluster=RayCluster(address)).run()",
+        RAY_AUTH_TOKEN_PATH=str(wrong),
     )
     last = done.stderr.splitlines()[-1]
     assert "PlacementError: no worker has a place: no connection with the Ray cluster" in last

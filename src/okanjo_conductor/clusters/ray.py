@@ -53,7 +53,9 @@ class RayCluster(RemoteCluster):
         slots_per_node: workers per node, each of which reserves a CPU; default: its CPUs.
         resources: what an agent asks for besides, by name: ``{"GPU": 2, "fast_disk": 1}``. Nodes
             that do not have it are not used.
-        runtime_env: Ray's description of the environment of agents and workers: packages, files.
+        runtime_env: Ray's description of the environment of agents and workers: packages, files,
+            variables. Folders of this machine are brought along only where the run connects
+            itself: else give them to ``ray.init()``.
         lease: seconds for which an agent works on without news of its conductor; and, where it is
             not certain that a lost agent has ended, those after which its jobs go to others.
         placement_timeout: seconds until a run without any node for its workers is given up.
@@ -128,7 +130,13 @@ class _RayEngine(WatchingEngine):
         if ray.is_initialized():
             return
         self._is_ours = True
-        ray.init(self._cluster.address, log_to_driver=False, logging_level=_ERROR)
+        ray.init(
+            self._cluster.address,
+            # Only here are folders of this machine brought along; actors inherit it.
+            runtime_env=self._cluster.runtime_env or None,
+            log_to_driver=False,
+            logging_level=_ERROR,
+        )
 
     def _why_not(self, error: Exception) -> str:
         return _why_not(self._cluster.address, error)
@@ -187,7 +195,7 @@ class _RayEngine(WatchingEngine):
                 max_restarts=0,
                 max_task_retries=0,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-                runtime_env=self._cluster.runtime_env or None,
+                runtime_env=None if self._is_ours else self._cluster.runtime_env or None,
             )
             .remote(setup, list(self._blobs), *self._blobs.values())
         )
