@@ -652,6 +652,7 @@ class RemoteCrew(Crew):
         names = {node.name for node in nodes}
         for agent in tuple(self._agents.values()):
             if agent.node.name not in names:
+                self._engine.kill_agent(agent.id)  # it may be alive, and hear of it
                 self.on_lost(agent.id, "its node has left the cluster", is_certain=False)
         self._place()
 

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 
 _AHEAD = 2
 """Packets that are taken from an agent before the run has had the first of them."""
+_CONNECT = 30.0
+"""Seconds in which a scheduler must answer, as Dask has it."""
+_PATIENCE = 2.0
+"""Seconds that a call may take which tells an agent to end: one whose process is gone never hears,
+and Dask does not always say so."""
 _POLL = 1.0
 """Seconds that an agent waits for something to say before it says that it lives."""
 
@@ -55,7 +60,7 @@ class DaskCluster(RemoteCluster):
         placement_timeout: seconds until a run without any Dask worker is given up.
 
     Raises:
-        ConfigurationError: Dask is not installed, or a number makes no sense.
+        ConfigurationError: Dask is not installed, or an argument makes no sense.
     """
 
     name = "dask"
@@ -81,6 +86,9 @@ class DaskCluster(RemoteCluster):
         except ImportError as error:
             message = "DaskCluster needs Dask: pip install 'okanjo-conductor[dask]'"
             raise ConfigurationError(message) from error
+        if not isinstance(client, str) and not hasattr(client, "scheduler_info"):
+            message = f"client={client!r}: a distributed.Client, or the address of a scheduler"
+            raise ConfigurationError(message)
         self.client = client
         self.resources = dict(resources or {})
 
@@ -132,7 +140,11 @@ class _DaskEngine(WatchingEngine):
         if isinstance(given, str):
             from distributed import Client
 
-            self._client = Client(given, set_as_default=False, direct_to_workers=True)
+            # Earlier than the run gives up: so it can be said why.
+            timeout = min(self._cluster._placement_timeout / 2, _CONNECT)
+            self._client = Client(
+                given, set_as_default=False, direct_to_workers=True, timeout=timeout
+            )
             self._is_ours = True
         else:
             self._client = given
@@ -222,8 +234,7 @@ class _DaskEngine(WatchingEngine):
 
 
 async def _release_all(agents: list[_Actor]) -> None:
-    for agent in agents:
-        await agent.abandon()
+    await asyncio.gather(*(agent.abandon() for agent in agents))
 
 
 class _Actor:
@@ -238,11 +249,13 @@ class _Actor:
         """What is to be sent once it is there; then None."""
         self._is_over = False
         self._room = asyncio.Semaphore(_AHEAD)
+        self._listening: asyncio.Task[None] | None = None
 
     async def start(
         self, engine: _DaskEngine, node: str, setup: bytes, blobs: dict[str, bytes]
     ) -> None:
         """Make it, and wait for what it says until it has ended."""
+        self._listening = asyncio.current_task()
         try:
             self._future = await engine.make_actor(self._agent_id, node, setup, blobs)
             with engine.as_current():  # a handle looks for its client there, once
@@ -253,7 +266,7 @@ class _Actor:
             for packet in early or ():
                 await self.put(packet)
             turn = partial(engine.call, self._room.release)
-            while not self._is_over and (packet := await self._poll()) is not None:
+            while (packet := await self._poll()) is not None:
                 await self._room.acquire()
                 call_soon(self._loop, self._deliver, packet, turn)
         except Exception as error:
@@ -274,11 +287,12 @@ class _Actor:
 
     async def abandon(self) -> None:
         """Have it end, if it has not, and let go of it."""
-        if self._early is None and not self._is_over:
+        was_over, self._is_over = self._is_over, True
+        if self._early is None and not was_over:
             with suppress(Exception):  # it is gone
-                await self._abandon()
-        self._is_over = True
-        self._room.release()  # the run takes no more
+                await asyncio.wait_for(self._abandon(), _PATIENCE)
+        if self._listening is not None:
+            self._listening.cancel()
         if self._future is not None:
             self._future.release()
 
