@@ -171,7 +171,7 @@ class _RayEngine(WatchingEngine):
         with suppress(Exception):  # it is not public, and may be gone one day
             from ray._private.state import available_resources_per_node
 
-            free = available_resources_per_node()[node.name]
+            free = available_resources_per_node()[node.name]  # type: ignore[no-untyped-call]
             there = {name: free.get(name, 0) for name in asked}
             text += f", of which {_shown(there)} is free: something else holds the rest"
         return f"{text}. Give a smaller slots_per_node, or a longer placement_timeout"
