@@ -60,6 +60,8 @@ class SubprocessEngine:
         self.agents = {}
         self.started = {}
         """By agent, the process of each that there ever was."""
+        self.killed = []
+        """Agents that the run has ended before its own end."""
         self.is_deaf = False
         """Whether what it sends goes nowhere, as if the network were down."""
 
@@ -90,6 +92,7 @@ class SubprocessEngine:
         self.put(agent_id, BEAT)
 
     def kill_agent(self, agent_id):
+        self.killed.append(agent_id)
         self.started[agent_id].kill()
 
     def close(self, then):

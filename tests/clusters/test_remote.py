@@ -85,6 +85,7 @@ def test_jobs_of_a_lost_agent_are_handed_out_when_it_cannot_be_alive_any_more(tm
 
     def cut_off(*_):
         engine = cluster.engines[0]
+        _until(lambda: engine.events._links[1].claimed)  # it is known to execute the job
         agent = engine.agents[1]
         call = engine.loop.call_soon_threadsafe
         engine.agents[1] = Nobody()
@@ -231,6 +232,7 @@ def test_a_node_that_joins_gets_workers_and_one_that_leaves_gives_its_jobs_back(
     conductor.on("worker_start", join)
     conductor.on("job_done", once(lambda *_: change([second])))
     assert_nothing_is_lost(conductor.run(), outcomes, 2003)
+    assert cluster.engines[0].killed == [1]
 
 
 def test_output_and_environment_are_as_with_local_workers(capsys):
