@@ -296,9 +296,11 @@ def find_cluster(name, address):
 
         return RayCluster(address)
     if name == "dask":
+        import distributed
+
         from okanjo_conductor.clusters import DaskCluster
 
-        return DaskCluster(address)
+        return DaskCluster(address or distributed.Client(processes=False, dashboard_address=None))
     return name
 
 
@@ -314,9 +316,7 @@ def main():
         default="processes",
         help="where the workers live (default: %(default)s)",
     )
-    parser.add_argument(
-        "--address", help='of a Ray cluster ("local": one of its own), or of a Dask scheduler'
-    )
+    parser.add_argument("--address", help="of Ray or of a Dask scheduler (default: one of its own)")
     options = parser.parse_args()
 
     files = find_files()

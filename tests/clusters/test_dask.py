@@ -159,12 +159,15 @@ def test_what_no_dask_worker_has_is_asked_for_in_vain_and_that_is_said(client):
 
 
 def test_the_census_is_the_same(nodes, tmp_path):
+    """On a Dask cluster that is there, on one of its own, and without any."""
     found = []
-    for options in (["--cluster", "dask", "--address", nodes.address], ["--cluster", "inline"]):
-        out = tmp_path / options[1]
+    choices = ["dask", "--address", nodes.address], ["dask"], ["inline"]
+    for number, choice in enumerate(choices):
+        options = ["--cluster", *choice]
+        out = tmp_path / str(number)
         script = str(ROOT / "examples" / "census.py")
         command = [sys.executable, script, "--limit", "60", "--workers", "2", "--out", str(out)]
         subprocess.run([*command, *options], check=True, capture_output=True, timeout=200)
         found.append(sorted(out.read_bytes().splitlines()))
     assert len(found[0]) == 60
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
