@@ -50,7 +50,7 @@ def test_the_dead_are_not_found():
 def test_only_ready_workers_take_jobs_and_only_starting_ones_will_soon():
     fleet = fleet_with(WorkerState.READY, WorkerState.STARTING, WorkerState.STOPPING)
     assert [w.id for w in fleet.takers()] == [1]
-    assert fleet.starting() == 1
+    assert fleet.starting == 1
     assert [w.id for w in fleet] == [1, 2, 3]
 
 

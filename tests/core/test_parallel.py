@@ -204,6 +204,17 @@ def test_a_worker_that_is_to_have_suspects_finishes_what_it_has_and_gives_back_t
     scene.end()
 
 
+def test_a_worker_that_was_to_have_suspects_takes_others_when_those_are_cancelled():
+    scene = running(12, slots=2)
+    scene.starting(2)
+    scene.exit(scene.starting(1))
+    before = scene.held(2)
+    for suspect in scene.places()["aside"]:
+        scene.cancel(suspect)
+    assert len(scene.held(2)) > len(before)
+    scene.end()
+
+
 def test_of_two_idle_workers_one_gets_a_suspect_and_one_what_else_waits():
     scene = Scene(slots=3)
     scene.answers_recalls_at_once = False

@@ -6,17 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from okanjo_conductor._core.prefetch import MAX_BATCH, TARGET, BatchSizer
+from okanjo_conductor._core.prefetch import CROWD, MAX_BATCH, PER_WORKER, TARGET, BatchSizer
 
 MS = 1_000_000
 
 
-def batches(*observations):
+def batches(*observations, round_trip=0.0, workers=1):
     """The sizes after each (jobs, nanoseconds)."""
     sizer = BatchSizer()
+    sizer.round_trip = round_trip
     sizes = []
     for jobs, nanoseconds in observations:
-        sizer.observe(jobs, nanoseconds)
+        sizer.observe(jobs, nanoseconds, workers)
         sizes.append(sizer.batch)
     return sizes
 
@@ -62,3 +63,25 @@ def test_a_batch_is_within_its_bounds_whatever_was_observed(observations):
 
 def test_a_steady_pace_leads_to_the_target():
     assert batches(*[(10, 10 * 50_000)] * 10)[-1] == int(TARGET / 50e-6)
+
+
+def test_a_batch_for_a_worker_far_away_lasts_until_the_next_one_has_come():
+    assert batches(*[(1, MS)] * 5, round_trip=0.05)[-1] == 100
+
+
+def test_a_batch_is_larger_where_there_are_many_workers():
+    assert batches(*[(1, MS)] * 5, workers=1000)[-1] == round(1000 * PER_WORKER * 1000)
+
+
+@pytest.mark.parametrize("workers", [1, 64, 1000, 10 * CROWD])
+def test_the_batches_of_all_workers_are_bounded(workers):
+    largest = batches(*[(1, 0)] * 8, workers=workers)[-1]
+    assert largest <= MAX_BATCH
+    assert largest == 1 or largest * workers <= CROWD
+
+
+def test_a_sizer_knows_the_pace():
+    sizer = BatchSizer()
+    assert sizer.seconds_per_job == 0
+    sizer.observe(10, 20 * MS)
+    assert sizer.seconds_per_job == 0.002

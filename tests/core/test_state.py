@@ -648,6 +648,17 @@ def test_a_worker_that_is_starting_keeps_nobody_waiting():
     scene.end()
 
 
+def test_the_report_of_a_worker_that_died_does_not_stand_for_another():
+    scene = running(4, slots=2)
+    scene.report_stats(scene.worker(1), jobs=1)
+    scene.exit(scene.worker(1))
+    scene.ready(scene.worker(3))
+    assert scene.report_stats(scene.worker(2), jobs=2) == []
+    (shown,) = scene.report_stats(scene.worker(3), jobs=3)
+    assert shown.report.agg.last == {"jobs": 6}
+    scene.end()
+
+
 def test_what_was_reported_last_is_shown_before_the_end():
     scene = running(2, slots=2)
     scene.report_stats(scene.worker(1), jobs=1)

@@ -60,6 +60,8 @@ class Watch(Plain):
     """When that is reached; None: never, or it was."""
     stuck_at: float | None
     """When to say that it takes long; None: it was said, or never shall be."""
+    blocks_at: float | None
+    """When no other job shall wait behind it any more; None: that has come."""
 
 
 def force(worker_id: WorkerId, when: float, grace: float) -> Iterator[tuple[float, do.Command]]:

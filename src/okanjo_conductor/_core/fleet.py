@@ -40,6 +40,11 @@ MAX_FAILED_STARTS = 3
 MAX_IDLE_DEATHS = 10
 """Deaths in a row of workers that were ready and did nothing. Higher, because a worker may be
 killed from outside at any time; finite, because a worker that dies of being ready never ends."""
+_PATIENCE = 0.1
+"""Seconds that jobs wait behind another one, at least. Then they go back to the queue, and the
+worker is handed nothing until that one has ended: it idles for a round trip, which is little."""
+_PATIENCE_JOBS = 4
+"""In jobs of the pace that the worker had."""
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 5.0
 _FREE_CRASHES = 3
@@ -84,6 +89,9 @@ class Worker(Plain):
     """It is handed nothing, so that it comes to have nothing, and can be handed a suspect."""
     rss: int = 0
     """Bytes of memory it held when that was measured last."""
+    old_at: float | None = None
+    """When it will be old enough to be recycled; None: it is, or never will be."""
+    is_old: bool = False
     next_ordinal: int = 1
     is_recalled: bool = False
     """A recall is under way: its answer has not come yet."""
@@ -113,10 +121,20 @@ class Worker(Plain):
         """Whether it may be handed jobs."""
         return self.state is WorkerState.READY and self.doom is None and not self.was_terminated
 
-    def deadlines(self) -> Iterator[float]:
-        """Yield the times at which something is due."""
+    def next_due(self, held: int) -> float | None:
+        """When something is due with it that holds so many jobs, or None."""
+        if not (self.steps or self.watches or self.pleas or self.old_at is not None):
+            return None
+        times = [*self._deadlines()]
+        if held > self.concurrency == 1:
+            times += [w.blocks_at for w in self.watches.values() if w.blocks_at is not None]
+        return min(times, default=None)
+
+    def _deadlines(self) -> Iterator[float]:
         if self.steps:
             yield self.steps[0][0]
+        if self.old_at is not None and self.takes_jobs:
+            yield self.old_at
         is_safe = not (self.doom or self.was_terminated)
         for watch in self.watches.values():
             if is_safe and watch.expires_at is not None:
@@ -126,6 +144,18 @@ class Worker(Plain):
         if is_safe:
             for plea in self.pleas.values():
                 yield plea.due
+
+    @property
+    def patience(self) -> float:
+        """Seconds that jobs wait behind another one."""
+        return max(_PATIENCE, _PATIENCE_JOBS * self.sizer.seconds_per_job)
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether a job takes so long that no other one shall wait behind it."""
+        if self.concurrency > 1:
+            return False  # others are executed beside it
+        return any(watch.blocks_at is None for watch in self.watches.values())
 
     @property
     def most_at_once(self) -> int:
@@ -221,6 +251,12 @@ class Fleet:
     def __init__(self, slots: int, largest_batch: int = MAX_BATCH) -> None:
         self._largest_batch = largest_batch
         self.slots = [SlotState(Slot(number)) for number in range(slots)]
+        self.vacant = {slot.number: slot for slot in self.slots}
+        """The slots without a worker, or with one only that was replaced and has not left."""
+        self.starting = 0
+        """How many workers will soon take jobs."""
+        self.ready = 0
+        """How many workers have been set up."""
         self._workers: dict[WorkerId, Worker] = {}
         self._started = 0
 
@@ -246,18 +282,16 @@ class Fleet:
         """Return the workers that take jobs."""
         return [w for w in self._workers.values() if w.takes_jobs]
 
-    def starting(self) -> int:
-        """Count the workers that will soon take jobs."""
-        return sum(w.state is WorkerState.STARTING for w in self._workers.values())
-
     def fill(self, slot: SlotState) -> Worker:
         """Put a new worker into an empty slot, or beside the one that is to leave."""
         self._started += 1
         worker = Worker(WorkerId(self._started), slot, BatchSizer(self._largest_batch))
         self._workers[worker.id] = worker
+        self.starting += 1
         slot.living += 1
         if slot.worker is None:
             slot.worker = worker
+            del self.vacant[slot.number]
         else:
             slot.successor = worker
         return worker
@@ -271,6 +305,7 @@ class Fleet:
         if worker.was_ready or worker.state is not WorkerState.STOPPING:
             self._move(worker, WorkerState.READY)
         worker.ready_at = now
+        self.ready += 1
         slot = worker.slot
         if slot.successor is not worker:
             return None
@@ -284,12 +319,16 @@ class Fleet:
     def bury(self, worker: Worker) -> None:
         """Take a worker out of its slot."""
         del self._workers[worker.id]
+        self.starting -= worker.state is WorkerState.STARTING
+        self.ready -= worker.was_ready
         slot = worker.slot
         slot.living -= 1
         if slot.successor is worker:
             slot.successor = None
         elif slot.worker is worker:
             slot.worker, slot.successor = slot.successor, None
+            if slot.worker is None and slot in self.slots[slot.number : slot.number + 1]:
+                self.vacant[slot.number] = slot
 
     def resize(self, slots: int) -> list[Worker]:
         """Add slots, or take the last ones away; return the workers that were in those.
@@ -298,14 +337,18 @@ class Fleet:
         """
         surplus = self.slots[slots:]
         del self.slots[slots:]
+        for slot in surplus:
+            self.vacant.pop(slot.number, None)
         left = {worker.slot.number: worker.slot for worker in self._workers.values()}
         for number in map(Slot, range(len(self.slots), slots)):
-            self.slots.append(left.get(number) or SlotState(number))
+            self.slots.append(slot := left.get(number) or SlotState(number))
+            if slot.worker is None:
+                self.vacant[number] = slot
         return [w for slot in surplus for w in (slot.worker, slot.successor) if w is not None]
 
-    @staticmethod
-    def _move(worker: Worker, state: WorkerState) -> None:
+    def _move(self, worker: Worker, state: WorkerState) -> None:
         if (worker.state, state) not in _MOVES:
             message = f"worker {worker.id} cannot become {state.name}: it is {worker.state.name}"
             raise IllegalEventError(message)
+        self.starting -= worker.state is WorkerState.STARTING
         worker.state = state

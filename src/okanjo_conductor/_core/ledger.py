@@ -107,11 +107,12 @@ class Ledger:
         """Bad ends of unfinished jobs; most have none and no entry."""
         self.queued = 0
         """How many jobs wait for a worker."""
+        self._all_held = 0
 
     def __repr__(self) -> str:
-        held, aside = sum(self._counts.values()), len(self._aside) + len(self._alone)
-        places = f"{self.queued} queued, {len(self._delayed)} delayed, {aside} aside, {held} held"
-        return f"<Ledger {places}>"
+        aside = len(self._aside) + len(self._alone)
+        places = f"{self.queued} queued, {len(self._delayed)} delayed, {aside} aside"
+        return f"<Ledger {places}, {self._all_held} held>"
 
     @property
     def is_empty(self) -> bool:
@@ -121,7 +122,7 @@ class Ledger:
     @property
     def has_held(self) -> bool:
         """Whether any worker holds a job."""
-        return any(self._counts.values())
+        return self._all_held > 0
 
     @property
     def aside(self) -> int:
@@ -268,8 +269,12 @@ class Ledger:
 
     def _give(self, worker_id: WorkerId, first: Ordinal, jobs: Jobs) -> Jobs:
         self._held[worker_id].append(_Run(first, jobs, first, first + len(jobs)))
-        self._counts[worker_id] += len(jobs)
+        self._count(worker_id, len(jobs))
         return jobs
+
+    def _count(self, worker_id: WorkerId, jobs: int) -> None:
+        self._counts[worker_id] += jobs
+        self._all_held += jobs
 
     def require_held(self, worker_id: WorkerId, ordinals: Sequence[Ordinal]) -> None:
         """Raise `IllegalEventError` unless the worker holds all of these, each named once."""
@@ -292,7 +297,7 @@ class Ledger:
             return joined([self.release(worker_id, [ordinal]) for ordinal in ordinals])
         low, high = ordinals[0], ordinals[-1] + 1
         jobs = run.cut(low, high)
-        self._counts[worker_id] -= len(jobs)
+        self._count(worker_id, -len(jobs))
         if low == run.low and high < run.high:
             run.low = high
         else:
@@ -332,7 +337,7 @@ class Ledger:
                 kept.append(run)
         self._held[worker_id] = kept
         count = sum(map(len, taken))
-        self._counts[worker_id] -= count
+        self._count(worker_id, -count)
         if taken:
             self._put_in_front(joined(taken))
         return count

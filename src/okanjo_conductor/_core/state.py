@@ -4,9 +4,9 @@ Rules of this file:
 
 - One handler per event, found in `_HANDLERS`; it first checks that the event is legal, then
   changes state. Nothing else changes state.
-- After each handler `_settle` looks at the whole and does what follows: queue what is due, hand
-  out, recall, start workers, read more jobs, end the run. No handler repeats any of it.
-- Decisions depend on the tables (ledger, fleet), never on a counter of completions.
+- After each handler `_settle` looks at the whole and does what follows: let the dealer hand out,
+  recall and start workers, read more jobs, end the run. No handler repeats any of it.
+- Decisions depend on the tables (ledger, fleet, board), never on a counter of completions.
 
 The run goes through `Phase`s in one direction only::
 
@@ -26,16 +26,10 @@ from typing import TYPE_CHECKING, Any, Final
 from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core import records as rec
-from okanjo_conductor._core.endings import (
-    Doom,
-    Plea,
-    Watch,
-    error_of,
-    force,
-    steps_for,
-    steps_of_start,
-)
-from okanjo_conductor._core.fleet import Fleet, SlotState, Worker, WorkerState
+from okanjo_conductor._core.board import Board
+from okanjo_conductor._core.dealing import Dealer
+from okanjo_conductor._core.endings import Doom, Plea, Watch, error_of, force, steps_for
+from okanjo_conductor._core.fleet import Fleet, Worker, WorkerState
 from okanjo_conductor._core.ledger import Ledger
 from okanjo_conductor._core.policy import FailureBudget, Policy
 from okanjo_conductor._core.prefetch import MAX_BATCH
@@ -43,7 +37,7 @@ from okanjo_conductor._core.retry import delay, final_state
 from okanjo_conductor._core.stats import StatsBook
 from okanjo_conductor._core.survey import Sight, survey
 from okanjo_conductor._plain import Frozen, fresh
-from okanjo_conductor._types import Attempt, Cause, JobState, Ordinal, Recycle, WorkerExit
+from okanjo_conductor._types import Attempt, Cause, JobState, Ordinal, WorkerExit
 from okanjo_conductor.errors import (
     IllegalEventError,
     JobCancelledError,
@@ -52,15 +46,13 @@ from okanjo_conductor.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
-    from okanjo_conductor._core.jobs import Job, Jobs
+    from okanjo_conductor._core.jobs import Job
     from okanjo_conductor._types import JobId, Key, Slot, WorkerId
 
 LEAVE_GRACE = 30.0
 """Seconds that a worker may take for its teardown when the run is over."""
-_BATCHES_HELD = 2
-"""Per worker: one at work, one waiting while word of the first travels."""
 
 
 class Phase(IntEnum):
@@ -108,12 +100,12 @@ class ConductorState:
         self._policy: Final = policy
         self._ledger = Ledger()
         self._fleet = Fleet(slots, largest_batch)
+        self._board = Board(self._ledger, policy.recycle)
+        self._dealer = Dealer(self._ledger, self._fleet, self._board, policy)
         self._stats = StatsBook()
         self._phase = Phase.NEW
         self._intake = Intake.OPEN
         self._is_delivery_paused = False
-        self._is_loner_out = False
-        """Whether a job that must be executed alone may still be."""
         self._error: Exception | None = None
         self._failures = FailureBudget(policy.max_failures)
         self._unwanted: set[JobId] = set()
@@ -124,7 +116,6 @@ class ConductorState:
         self._is_over_budget = False
         self._leave_by: float | None = None
         """When workers that were asked to leave are sent a signal; None: when they are done."""
-        self._recycles: Final = policy.recycle != Recycle()
         self._step = Step()
         """The step under construction; replaced with each event."""
         self.accepted = 0
@@ -140,6 +131,7 @@ class ConductorState:
             IllegalEventError: it cannot have happened. Nothing was changed.
         """
         self._step = step = Step(records=[], commands=[])
+        self._dealer.commands = step.commands
         if self._phase is Phase.OVER:
             message = f"the run is over: {event}"
             raise IllegalEventError(message)
@@ -185,16 +177,10 @@ class ConductorState:
 
     def next_deadline(self) -> float | None:
         """When `TimePassed` is due if nothing else happens before, or None."""
-        times = [time for worker in self._fleet for time in worker.deadlines()]
+        times = [self._board.next_due()]
         if self._phase is Phase.RUNNING:
-            if self._recycles:
-                times += [time for w in self._fleet for time in self._ages_out(w)]
-            if (due := self._ledger.next_due) is not None:
-                times.append(due)
-            empty = [s.not_before for s in self._fleet.slots if s.worker is None]
-            if empty and self._wants_workers():
-                times += empty
-        return min(times, default=None)
+            times.append(self._dealer.next_deadline())
+        return min((time for time in times if time is not None), default=None)
 
     # Handlers, in the order of events.py
 
@@ -228,19 +214,22 @@ class ConductorState:
         self._is_delivery_paused = False
 
     def _on_worker_ready(self, event: ev.WorkerReady, now: float) -> None:
-        worker = self._fleet.get(event.worker_id)
+        worker = self._touched(event.worker_id)
         old = self._fleet.make_ready(worker, now)
         worker.concurrency, worker.can_cancel = event.concurrency, event.can_cancel
+        worker.sizer.round_trip = event.round_trip
         if self._leave_by is None:
             worker.steps.clear()  # those of a start that takes too long
+        if (seconds := self._policy.recycle.seconds) is not None:
+            worker.old_at = now + seconds
         if old is not None and old.state is WorkerState.READY:
             self._dismiss(old)
 
     def _on_attempts_done(self, event: ev.AttemptsDone, _now: float) -> None:
-        worker = self._fleet.get(event.worker_id)
+        worker = self._touched(event.worker_id)
         self._ledger.require_held(worker.id, event.ordinals)
         jobs = self._ledger.release(worker.id, event.ordinals)
-        worker.sizer.observe(len(jobs), sum(event.nanoseconds) // worker.concurrency)
+        self._note_pace(worker, len(jobs), sum(event.nanoseconds))
         self._note_executed(worker, len(jobs))
         self._failures.note(done=len(jobs))
         self._step.records.append(
@@ -255,10 +244,10 @@ class ConductorState:
         )
 
     def _on_attempt_failed(self, event: ev.AttemptFailed, now: float) -> None:
-        worker = self._fleet.get(event.worker_id)
+        worker = self._touched(event.worker_id)
         self._ledger.require_held(worker.id, [event.ordinal])
         job = self._ledger.release(worker.id, [event.ordinal])[0]
-        worker.sizer.observe(1, event.nanoseconds // worker.concurrency)
+        self._note_pace(worker, 1, event.nanoseconds)
         self._note_executed(worker, 1)
         self._ledger.clear(job)
         is_own = event.cause is Cause.PREEMPTED and job.id not in self._unwanted
@@ -274,12 +263,12 @@ class ConductorState:
         )
 
     def _on_jobs_declined(self, event: ev.JobsDeclined, _now: float) -> None:
-        worker = self._fleet.get(event.worker_id)
+        worker = self._touched(event.worker_id)
         self._ledger.take_back(worker.id, event.first, event.last)
         self._note_over(worker)
 
     def _on_jobs_recalled(self, event: ev.JobsRecalled, now: float) -> None:
-        worker = self._fleet.get(event.worker_id)
+        worker = self._touched(event.worker_id)
         if not worker.is_recalled:
             message = f"nobody recalled jobs from worker {worker.id}"
             raise IllegalEventError(message)
@@ -291,12 +280,13 @@ class ConductorState:
                     self._end_job(worker, Doom(ordinal, Cause.PREEMPTED), now)
 
     def _on_worker_exited(self, event: ev.WorkerExited, now: float) -> None:
-        worker = self._fleet.get(event.worker_id)
+        worker = self._touched(event.worker_id)
         executing = self._executing(worker, event.claimed)
         for ordinal in executing:
             self._ledger.release(worker.id, [ordinal])
         self._ledger.dismiss(worker.id)
         self._fleet.bury(worker)
+        self._board.forget(worker)
         cause, verdicts = self._judge_death(worker, event, executing)
         was_asked = worker.state is WorkerState.STOPPING
         has_left = was_asked and event.code == 0 and not worker.was_terminated
@@ -313,7 +303,7 @@ class ConductorState:
             self._note_idle_death(worker, event, now)
 
     def _on_jobs_seen(self, event: ev.JobsSeen, _now: float) -> None:
-        worker, since = self._fleet.get(event.worker_id), event.since
+        worker, since = self._touched(event.worker_id), event.since
         if worker.concurrency == 1 and event.first not in worker.watches:
             worker.watches.clear()  # who executes this one has ended the others
         patience = self._policy.stuck_after
@@ -324,7 +314,15 @@ class ConductorState:
                 continue
             limit = self._limit if job.timeout is None else job.timeout
             expires_at = None if limit is None else since + limit
-            worker.watches[ordinal] = Watch(job, ordinal, since, limit, expires_at, stuck_at)
+            worker.watches[ordinal] = Watch(
+                job,
+                ordinal,
+                since,
+                limit=limit,
+                expires_at=expires_at,
+                stuck_at=stuck_at,
+                blocks_at=since + worker.patience,
+            )
 
     def _on_limit_set(self, event: ev.LimitSet, _now: float) -> None:
         self._limit = limit = event.seconds
@@ -333,9 +331,10 @@ class ConductorState:
                 has_expired = watch.limit is not None and watch.expires_at is None
                 if watch.job.timeout is None and not has_expired:
                     watch.limit, watch.expires_at = limit, watch.since + limit
+                    self._board.touch(worker)
 
     def _on_memory_measured(self, event: ev.MemoryMeasured, now: float) -> None:
-        worker = self._fleet.get(event.worker_id)
+        worker = self._touched(event.worker_id)
         worker.rss = event.rss
         limit = self._policy.max_rss
         if limit is None or event.rss <= limit:
@@ -347,10 +346,12 @@ class ConductorState:
             self._end_for(worker, doom, now)
 
     def _on_stats_reported(self, event: ev.StatsReported, _now: float) -> None:
-        worker = self._fleet.get(event.worker_id)
+        worker = self._touched(event.worker_id)
         if self._stats.has_reported(worker.id):
             self._close_stats_cycle()
         self._stats.note(worker.id, event.totals, event.time_span)
+        if self._stats.reporters < self._fleet.ready:
+            return  # mostly: so that not every report looks at every worker
         if self._stats.is_cycle_complete(w.id for w in self._fleet if w.was_ready):
             self._close_stats_cycle()
 
@@ -358,9 +359,9 @@ class ConductorState:
         self._unwanted.add(event.job_id)
         place = self._ledger.holder_of(event.job_id)
         if place is not None:
-            worker = self._fleet.get(place[0])
+            worker = self._touched(place[0])
             worker.kept = 0  # what was decided on before must be looked at again
-            self._recall_from(worker)
+            self._dealer.recall_from(worker)
 
     def _on_resize_requested(self, event: ev.ResizeRequested, _now: float) -> None:
         for worker in self._fleet.resize(event.slots):
@@ -376,11 +377,14 @@ class ConductorState:
             self._abort(now, event.why)
 
     def _on_time_passed(self, _event: ev.TimePassed, now: float) -> None:
-        for worker in self._fleet:
+        for worker_id in self._board.due(now):
+            worker = self._touched(worker_id)
             for watch in tuple(worker.watches.values()):
                 self._look_at_watch(worker, watch, now)
             self._look_at_pleas(worker, now)
             self._take_steps(worker, now)
+            if worker.old_at is not None and worker.old_at <= now:
+                worker.old_at, worker.is_old = None, True
 
     # What follows from the whole
 
@@ -391,14 +395,11 @@ class ConductorState:
             self._is_over_budget = True
             self._drain(now, None, self._failures.why)
         if self._phase is Phase.RUNNING:
-            self._ledger.queue_due(now)
-            self._hand_out()
-            self._recall()
-            self._start_workers(now)
-            self._recycle(now)
+            self._dealer.deal(now, has_more=self._intake not in _QUIET)
             self._read_jobs()
             if self._ledger.is_empty and self._intake in _QUIET:
                 self._end(now)
+        self._board.refresh()
         if self._phase in _LAST_PHASES and not len(self._fleet):
             self._finish()
 
@@ -411,209 +412,6 @@ class ConductorState:
         held = {i for i in self._unwanted if self._ledger.holder_of(i) is not None}
         self._unwanted = held
 
-    def _hand_out(self) -> None:
-        ledger = self._ledger
-        self._is_loner_out = self._is_loner_out and ledger.has_held
-        if self._is_loner_out:
-            return
-        if ledger.aside:
-            self._hand_out_suspects()
-        if not ledger.queued:
-            self._hand_out_loner()
-            return
-        ready = [w for w in self._sharers() if not w.is_recalled]
-        if not ready:
-            return
-        self._fill([w for w in ready if w.concurrency > 1])
-        for _ in range(_BATCHES_HELD):
-            for worker in sorted(ready, key=lambda w: ledger.held_by(w.id)):
-                share = -(-ledger.queued // len(ready))
-                count = min(worker.sizer.batch, share, self._jobs_left(worker))
-                if count and ledger.held_by(worker.id) <= worker.most_at_once:
-                    self._hand_to(worker, count)
-        if ledger.aside and not ledger.queued:  # now also who has found nothing else
-            self._hand_out_suspects()
-
-    def _fill(self, workers: list[Worker]) -> None:
-        """Let workers that execute several jobs at a time have those, before any job waits."""
-        ledger = self._ledger
-        while ledger.queued and (hungry := [w for w in workers if self._room(w) > 0]):
-            share = -(-ledger.queued // len(hungry))
-            for worker in sorted(hungry, key=lambda w: ledger.held_by(w.id)):
-                if count := min(share, ledger.queued, self._room(worker)):
-                    self._hand_to(worker, count)
-
-    def _room(self, worker: Worker) -> int:
-        """How many jobs a worker would execute besides those it has."""
-        room = min(worker.concurrency - self._ledger.held_by(worker.id), worker.sizer.largest)
-        return min(room, self._jobs_left(worker))
-
-    def _hand_to(self, worker: Worker, count: int) -> None:
-        first = worker.take_ordinals(count)
-        self._send(worker, first, self._ledger.hand_out(worker.id, first, count))
-
-    def _send(self, worker: Worker, first: Ordinal, jobs: Jobs) -> None:
-        histories = self._ledger.histories_of(jobs)
-        self._step.commands.append(
-            do.HandOut(worker_id=worker.id, first=first, jobs=jobs, histories=histories)
-        )
-
-    def _hand_out_loner(self) -> None:
-        """Give a job that must be executed alone to a worker, when everything else is done."""
-        ledger = self._ledger
-        has_more = ledger.aside or ledger.has_held or self._intake not in _QUIET
-        if has_more or not ledger.alone:
-            return
-        for worker in self._fleet.takers():
-            if self._is_empty(worker) and self._jobs_left(worker) > 0:
-                first = worker.take_ordinals(1)
-                self._send(worker, first, ledger.hand_out_loner(worker.id, first))
-                self._is_loner_out = True
-                return
-
-    # Suspects: each is executed by a worker that has nothing else
-
-    def _hand_out_suspects(self) -> None:
-        """Give suspects to workers that have nothing, and see that there are such workers.
-
-        While other jobs wait too, they are for half of the workers, and suspects for the rest.
-        """
-        takers = self._fleet.takers()
-        others = [w for w in takers if self._jobs_left(w) > 0 and not self._is_alone(w)]
-        alone = sum(map(self._is_alone, takers))
-        wanted = max(1, (len(others) + alone) // 2) - alone
-        for worker in [w for w in others if self._is_empty(w)]:
-            if self._ledger.aside and (wanted > 0 or not self._ledger.queued):
-                wanted -= 1
-                others.remove(worker)
-                self._hand_suspect_to(worker)
-        self._set_aside(others, wanted)
-
-    def _hand_suspect_to(self, worker: Worker) -> None:
-        worker.is_set_aside = False
-        worker.suspect = first = worker.take_ordinals(1)
-        self._send(worker, first, self._ledger.hand_out_suspect(worker.id, first))
-
-    def _set_aside(self, workers: list[Worker], count: int) -> None:
-        """Let some workers finish what they have, so that they can be handed suspects."""
-        count = min(count, self._ledger.aside)
-        ledger = self._ledger
-        workers.sort(key=lambda w: (not w.is_set_aside, ledger.held_by(w.id)))
-        for index, worker in enumerate(workers):
-            if index < count and not worker.is_set_aside:
-                self._recall_from(worker)
-            worker.is_set_aside = index < count
-
-    def _is_empty(self, worker: Worker) -> bool:
-        return not (worker.is_recalled or self._ledger.held_by(worker.id))
-
-    def _is_alone(self, worker: Worker) -> bool:
-        """Whether a worker has a suspect to itself."""
-        suspect = worker.suspect
-        return suspect is not None and self._ledger.peek(worker.id, suspect) is not None
-
-    def _sharers(self) -> list[Worker]:
-        """Return the workers that take jobs like any others."""
-        takers = self._fleet.takers()
-        if not self._ledger.aside:
-            for worker in takers:
-                worker.is_set_aside = False
-        return [w for w in takers if not (w.is_set_aside or self._is_alone(w))]
-
-    def _jobs_left(self, worker: Worker) -> int:
-        """How many more jobs a worker may be handed before it is recycled."""
-        most = self._policy.recycle.jobs
-        if most is None:
-            return MAX_BATCH
-        return most - worker.executed - self._ledger.held_by(worker.id)
-
-    def _recall(self) -> None:
-        """Let an idle worker have what another one holds and has not started."""
-        if self._ledger.queued:
-            return
-        held_by, ready = self._ledger.held_by, self._sharers()
-        is_anybody_idle = any(
-            held_by(w.id) < w.concurrency and not w.is_recalled and self._jobs_left(w) > 0
-            for w in ready
-        )
-        if not is_anybody_idle:
-            return
-        givers = [w for w in ready if self._can_give(w)]
-        if givers:
-            self._recall_from(max(givers, key=lambda w: held_by(w.id)))
-
-    def _can_give(self, worker: Worker) -> bool:
-        """Whether a worker holds jobs behind another one that no recall has decided on."""
-        ledger = self._ledger
-        is_waiting = ledger.held_by(worker.id) > worker.concurrency
-        return is_waiting and ledger.last_held(worker.id) > worker.kept
-
-    def _recall_from(self, worker: Worker) -> None:
-        """Take back what a worker has not started, unless that is under way."""
-        if worker.is_recalled or not worker.was_ready:
-            return
-        worker.is_recalled = True
-        last = Ordinal(worker.next_ordinal - 1)
-        self._step.commands.append(do.RecallJobs(worker_id=worker.id, last=last))
-
-    def _start_workers(self, now: float) -> None:
-        for slot in self._fleet.slots:
-            if slot.worker is None and slot.not_before <= now and self._wants_workers():
-                self._start_in(slot, now)
-
-    def _start_in(self, slot: SlotState, now: float) -> None:
-        worker = self._fleet.fill(slot)
-        worker.steps = deque(steps_of_start(worker.id, slot.number, self._policy, now))
-        self._ledger.enrol(worker.id)
-        self._step.commands.append(do.StartWorker(worker_id=worker.id, slot=slot.number))
-
-    def _recycle(self, now: float) -> None:
-        """Order a successor for each worker that has done enough, while jobs wait."""
-        if not self._recycles:
-            return
-        for worker in self._fleet:
-            if self._is_worn(worker, now):
-                self._start_in(worker.slot, now)
-
-    def _may_retire(self, worker: Worker) -> bool:
-        slot = worker.slot
-        return worker.takes_jobs and slot.worker is worker and slot.living == 1
-
-    def _is_missed(self, worker: Worker) -> bool:
-        """Whether a job waits that a successor would be given."""
-        if self._ledger.queued or self._ledger.aside or self._ledger.alone:
-            return True
-        return self._is_used_up(worker) and self._wants_workers()
-
-    def _is_used_up(self, worker: Worker) -> bool:
-        """Whether a worker has nothing to do and may be handed nothing more."""
-        return self._jobs_left(worker) <= 0 and not self._ledger.held_by(worker.id)
-
-    def _is_worn(self, worker: Worker, now: float) -> bool:
-        return any(time <= now for time in self._ages_out(worker))
-
-    def _ages_out(self, worker: Worker) -> Iterator[float]:
-        """Yield when a worker has done enough; times in the past if it has."""
-        recycle, not_before = self._policy.recycle, worker.slot.not_before
-        if worker.ready_at is None or not (self._may_retire(worker) and self._is_missed(worker)):
-            return
-        if self._jobs_left(worker) <= 0 or (recycle.rss is not None and worker.rss > recycle.rss):
-            yield not_before
-        elif recycle.seconds is not None:
-            yield max(worker.ready_at + recycle.seconds, not_before)
-
-    def _wants_workers(self) -> bool:
-        """Whether a job waits, here or behind another one, for which nobody is on the way."""
-        ledger = self._ledger
-        waiting = ledger.queued + ledger.aside + bool(ledger.alone) - self._fleet.starting()
-        for worker in self._fleet.takers():
-            held = ledger.held_by(worker.id)
-            if not held:
-                waiting -= self._jobs_left(worker) > 0
-            elif self._can_give(worker):
-                waiting += held - worker.concurrency
-        return waiting > 0
-
     def _read_jobs(self) -> None:
         """Keep as many jobs waiting here as the workers take at once, at least two a slot.
 
@@ -623,7 +421,7 @@ class ConductorState:
             self._intake = Intake.OPEN  # the last outcomes may make their receiver add jobs
         if self._intake is not Intake.OPEN or self._is_delivery_paused:
             return
-        batches = sum(w.most_at_once for w in self._fleet.takers())
+        batches = self._board.room
         wanted = max(2 * len(self._fleet.slots), batches)
         if self._ledger.queued < wanted:
             self._intake = Intake.ASKED
@@ -767,7 +565,7 @@ class ConductorState:
     def _take_everything_back(self) -> None:
         self._intake = Intake.CLOSED
         for worker in self._fleet:
-            self._recall_from(worker)
+            self._dealer.recall_from(worker)
 
     def _stop_all(self, deadline: float | None) -> None:
         """Ask every worker to leave, and make it leave from then on."""
@@ -781,10 +579,11 @@ class ConductorState:
     def _make_leave(self, worker: Worker) -> None:
         if (deadline := self._leave_by) is not None:
             worker.steps = deque(force(worker.id, deadline, self._policy.abort_grace))
+            self._board.touch(worker)
 
     def _dismiss(self, worker: Worker) -> None:
         """Let a worker finish the job at hand and leave; others go on in its place."""
-        self._recall_from(worker)
+        self._dealer.recall_from(worker)
         self._stop(worker)
 
     def _finish(self) -> None:
@@ -804,6 +603,7 @@ class ConductorState:
 
     def _stop(self, worker: Worker) -> None:
         self._fleet.stop(worker)
+        self._board.touch(worker)
         self._step.commands.append(do.StopWorker(worker_id=worker.id))
 
     # Ending workers by force
@@ -811,6 +611,10 @@ class ConductorState:
     def _look_at_watch(self, worker: Worker, watch: Watch, now: float) -> None:
         """See whether a job that a worker executes takes too long."""
         job = watch.job
+        if watch.blocks_at is not None and watch.blocks_at <= now:
+            watch.blocks_at = None
+            if worker.is_blocked and self._ledger.held_by(worker.id) > 1:
+                self._dealer.recall_from(worker)
         if watch.expires_at is not None and watch.expires_at <= now and worker.doom is None:
             watch.expires_at = None
             doom = Doom(watch.ordinal, Cause.TIMEOUT, watch.limit or 0.0)
@@ -852,7 +656,7 @@ class ConductorState:
             return
         if before is not None and before.ordinal >= doom.ordinal:
             return  # who was meant for an earlier job has ended that: it has started this one
-        self._recall_from(worker)
+        self._dealer.recall_from(worker)
         worker.doom = doom
         was_asked = doom.ordinal in worker.pleas
         steps = steps_for(worker.id, doom, self._policy, now, was_asked=was_asked)
@@ -866,6 +670,9 @@ class ConductorState:
             self._step.commands.append(command)
             worker.was_terminated |= isinstance(command, do.TerminateWorker | do.KillWorker)
 
+    def _note_pace(self, worker: Worker, jobs: int, nanoseconds: int) -> None:
+        worker.sizer.observe(jobs, nanoseconds // worker.concurrency, len(self._fleet))
+
     def _note_executed(self, worker: Worker, jobs: int) -> None:
         worker.executed += jobs
         worker.slot.note_work(worker.id)
@@ -878,6 +685,12 @@ class ConductorState:
             self._make_leave(worker)
 
     # Small things
+
+    def _touched(self, worker_id: WorkerId) -> Worker:
+        """Find a worker about which something changes, or raise `IllegalEventError`."""
+        worker = self._fleet.get(worker_id)
+        self._board.touch(worker)
+        return worker
 
     def _answer_intake(self, answer: Intake) -> None:
         if self._intake is Intake.ASKED:

@@ -45,6 +45,11 @@ class StatsBook:
         self._totals[worker_id] = totals
         self._cycle[worker_id] = WorkerStats(totals, _difference(totals, before), time_span)
 
+    @property
+    def reporters(self) -> int:
+        """How many workers have reported in this cycle, the dead included."""
+        return len(self._cycle)
+
     def is_cycle_complete(self, live: Iterable[WorkerId]) -> bool:
         """Whether all of these have reported."""
         return all(worker_id in self._cycle for worker_id in live)

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from okanjo_conductor._core import commands as do
 from okanjo_conductor._core import events as ev
 from okanjo_conductor._core import records as rec
-from okanjo_conductor._core.fleet import MAX_FAILED_STARTS
+from okanjo_conductor._core.board import Board
+from okanjo_conductor._core.fleet import MAX_FAILED_STARTS, WorkerState
 from okanjo_conductor._core.jobs import Job, Jobs
 from okanjo_conductor._core.policy import MIN_SAMPLE, Policy
 from okanjo_conductor._core.state import ConductorState, Phase
@@ -994,6 +995,7 @@ class World:
         self.check_places()
         suspects = self.state._ledger._suspects
         require(suspects == self.suspects, "suspects are known as long as they are", suspects)
+        self.check_board()
         self.check_nobody_idles()
         if self.cancelled - self.finals.keys():
             self._check_cancelled()
@@ -1026,6 +1028,27 @@ class World:
             unfinished = self.accepted.keys() - self.finals.keys()
             require(histories.keys() <= unfinished, "finished jobs are forgotten", histories)
 
+    def check_board(self) -> None:
+        """What the core has written down about workers is what it would find out now."""
+        state, fleet = self.state, self.state._fleet
+        fresh = Board(state._ledger, self.policy.recycle)
+        for worker in fleet:
+            fresh.touch(worker)
+        fresh.refresh()
+        require(
+            state._board.summary() == fresh.summary(),
+            "the board is up to date",
+            state._board.summary(),
+            fresh.summary(),
+        )
+        vacant = [slot.number for slot in fleet.slots if slot.worker is None]
+        require(sorted(fleet.vacant) == vacant, "vacant slots are known", fleet.vacant)
+        counts = [
+            sum(w.state is WorkerState.STARTING for w in fleet),
+            sum(w.was_ready for w in fleet),
+        ]
+        require(counts == [fleet.starting, fleet.ready], "workers are counted", counts, fleet)
+
     def check_nobody_idles(self) -> None:
         """No job waits beside an idle worker or an empty slot, here or behind another job."""
         if self.phase is not Phase.RUNNING:
@@ -1043,7 +1066,7 @@ class World:
             is_served = not (is_quiet and ledger.alone and self.state.is_dry)
             require(is_served, "a loner waits for others only", self.state)
             self._check_recall()
-        elif not fleet.starting() and all(self._held(w) or self._is_worn(w) for w in takers):
+        elif not fleet.starting and all(self._held(w) or self._is_worn(w) for w in takers):
             self._check_starts()
 
     def _check_recall(self) -> None:
