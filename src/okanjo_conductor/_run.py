@@ -75,6 +75,8 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
 
         def _note_report(self, report: Report) -> None: ...
 
+        def _wants_all_of(self, slots: int) -> bool: ...
+
         def _emit(self, event: str, *args: Any) -> None: ...
 
         def _has_listeners(self, event: str) -> bool: ...
@@ -612,6 +614,11 @@ class Run:
     def on_no_place(self, detail: str) -> None:
         """There can be no workers: the run cannot go on."""
         self._stop_for(PlacementError(detail))
+
+    def on_room(self, slots: int) -> None:
+        """The cluster has room for so many workers."""
+        if self._owner._wants_all_of(slots):
+            self.resize(slots)
 
     def _note_end_of(self, worker_id: int, claimed: Ordinal | None) -> None:
         """Write down how long a worker has lived, and its last job with it."""

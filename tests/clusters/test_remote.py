@@ -235,6 +235,27 @@ def test_a_node_that_joins_gets_workers_and_one_that_leaves_gives_its_jobs_back(
     assert cluster.engines[0].killed == [1]
 
 
+def test_who_gives_no_number_of_workers_gets_all_that_there_is_room_for(tmp_path):
+    """Six jobs meet: where there are nodes for four workers, then for six."""
+    cluster = SubprocessCluster(nodes=2, room=2)
+    jobs = [("meet", str(tmp_path), number, 6) for number in range(6)]
+    conductor = conductor_of(jobs, cluster, worker_limit=None)
+    limits, pids = [], []
+
+    def note(_, pid):
+        pids.append(pid)
+        limits.append(conductor.worker_limit)
+        if len(pids) == 4:
+            cluster.places.append(Node("n9", 2, "node 9"))
+            engine = cluster.engines[0]
+            engine.loop.call_soon(engine.tell_nodes)
+
+    conductor.on("worker_start", note)
+    report = conductor.run()
+    assert (report.done, report.workers_started) == (6, 6)
+    assert limits == [4, 4, 4, 4, 6, 6]
+
+
 def test_output_and_environment_are_as_with_local_workers(capsys):
     def work(job):
         import os  # in the worker

@@ -494,8 +494,12 @@ class Agent:
         self._say_of(worker_id, "exited", code, signal, detail, *found)
 
     def on_no_place(self, detail: str) -> None:
-        """Not said by a crew of processes: this machine is there."""
+        """Not told by a crew of processes: this machine is there."""
         raise AssertionError(detail)
+
+    def on_room(self, slots: int) -> None:
+        """Not told by a crew of processes: there is no more of this machine than there was."""
+        raise AssertionError(slots)
 
     def on_message(self, worker_id: int, message: AnyMessage) -> None:
         """A worker sent a message."""

@@ -110,6 +110,9 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
         def on_no_place(self, detail: str) -> None:
             """There is no place for any worker, and no hope of one: the run cannot go on."""
 
+        def on_room(self, slots: int) -> None:
+            """There is room for so many workers now; told by clusters whose nodes come and go."""
+
     class Link(Protocol):
         """What connects a run with one worker. `_io.conductor_link` has the usual one."""
 

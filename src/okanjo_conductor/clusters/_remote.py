@@ -649,6 +649,8 @@ class RemoteCrew(Crew):
     def on_nodes(self, nodes: list[Node], facts: str) -> None:
         """Nodes have come or gone."""
         self._nodes, self._facts = nodes, facts
+        if nodes and not self._is_closing:
+            self._watcher.on_room(sum(node.room for node in nodes))
         names = {node.name for node in nodes}
         for agent in tuple(self._agents.values()):
             if agent.node.name not in names:
