@@ -67,6 +67,17 @@ def test_of_the_dead_nothing_is_known():
     assert (board.takers, board.next_due()) == (1, None)
 
 
+def test_a_worker_that_dies_young_is_not_recycled_later():
+    run = Run(3, slots=1, recycle=Recycle(seconds=1.0))
+    run.now = 0.5
+    run.die(1, claimed=1, signal="SIGSEGV")
+    run.ready(2)
+    run.now = 1.2
+    assert kinds(run.add(1)) == []
+    assert run.wait_until_due() == [do.StartWorker(worker_id=3, slot=0)]
+    assert run.now == 1.5
+
+
 # Jobs behind one that takes long
 
 
@@ -81,15 +92,14 @@ def test_jobs_behind_one_that_takes_long_go_back_and_none_follow():
     assert handed == [[1], [2]]
 
 
-def test_a_job_that_takes_long_by_itself_wakes_nobody_and_gets_company_once():
+def test_a_job_that_takes_long_by_itself_wakes_nobody_and_gets_no_company():
     run = Run(1, slots=1)
     run.see(1)
     assert run.state.next_deadline() is None
     run.now = 5.0
-    assert kinds(run.add(1)) == [do.HandOut]
-    assert run.wait_until_due() == [do.RecallJobs(worker_id=1, last=2)]
-    run.recalled(1, beyond=1)
     assert run.add(1) == []
+    assert run.state.next_deadline() is None
+    assert kinds(run.done(1, 1)) == [do.HandOut]
 
 
 def test_what_takes_long_is_measured_by_the_pace_of_the_worker():

@@ -1,4 +1,4 @@
-"""The README, the pages on lookups, tables and testing, and the examples do what they say."""
+"""The README, the pages of the manual, and the examples do what they say."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ PAGES = (
     "docs/sources.md",
     "docs/progress.md",
     "docs/report.md",
+    "docs/scale.md",
     "docs/tables.md",
     "docs/testing.md",
 )

@@ -101,7 +101,11 @@ class Board:
         suspect = worker.suspect
         return suspect is not None and self._ledger.peek(worker.id, suspect) is not None
 
-    def _waiting_in(self, worker: Worker, held: int) -> int:
+    def waiting_in(self, worker: Worker) -> int:
+        """How many jobs a worker holds behind others that a recall could bring back."""
+        return 0 if worker.is_recalled else self._undecided(worker, self._ledger.held_by(worker.id))
+
+    def _undecided(self, worker: Worker, held: int) -> int:
         """How many jobs a worker holds behind others that no recall has decided on."""
         behind = held - worker.concurrency
         return behind if behind > 0 and self._ledger.last_held(worker.id) > worker.kept else 0
@@ -143,24 +147,22 @@ class Board:
     # Where a worker belongs
 
     def _place(self, worker: Worker) -> None:
-        held, left, takes = (
-            self._ledger.held_by(worker.id),
-            self.jobs_left(worker),
-            worker.takes_jobs,
-        )
+        held, left = self._ledger.held_by(worker.id), self.jobs_left(worker)
+        takes = worker.takes_jobs
         shares = takes and not (worker.is_set_aside or self.is_alone(worker))
         is_open = shares and left > 0 and not (worker.is_recalled or worker.is_blocked)
         is_idle = is_open and held < worker.concurrency
-        waiting = self._waiting_in(worker, held)
+        waiting = self._undecided(worker, held)
+        is_waited_in = waiting > 0 and not worker.is_recalled
         most = worker.most_at_once
         _put(self.idle, worker, is_there=is_idle)
         _put(self.hungry, worker, is_there=is_open and not is_idle and held <= most)
-        _put(self.givers, worker, is_there=shares and waiting > 0 and not worker.is_recalled)
+        _put(self.givers, worker, is_there=shares and is_waited_in)
         _put(self.spent, worker, is_there=takes and self._is_spent(worker, left))
         spare = waiting or -(left > 0 and not held)
         coming = waiting if worker.is_recalled else 0
         self._tally(worker.id, (1, shares, most, spare, coming) if takes else (0, 0, 0, 0, coming))
-        self._note_due(worker.id, worker.next_due(held))
+        self._note_due(worker.id, worker.next_due(is_waited_in=is_waited_in))
 
     def _tally(self, worker_id: WorkerId, share: tuple[int, ...]) -> None:
         before = self._shares.get(worker_id, _NOTHING)

@@ -44,6 +44,8 @@ class Dealer:
         self._policy = policy
         self._set_aside: list[Worker] = []
         """Workers that are handed nothing, so that they can be handed suspects."""
+        self._ages: deque[tuple[float, Worker]] = deque()
+        """When workers will have lived long enough, in order."""
         self._has_more = True
         self._is_loner_out = False
         """Whether a job that must be executed alone may still be."""
@@ -59,8 +61,10 @@ class Dealer:
         """
         self._has_more = has_more
         self._ledger.queue_due(now)
+        while self._ages and self._ages[0][0] <= now:
+            self._note_old(self._ages.popleft()[1])
         self._board.refresh()
-        self._hand_out()
+        self._hand_out(now)
         self._board.refresh()
         self._recall()
         self._start_workers(now)
@@ -69,11 +73,24 @@ class Dealer:
     def next_deadline(self) -> float | None:
         """When to deal again if nothing happens before, or None."""
         times = [] if self._ledger.next_due is None else [self._ledger.next_due]
+        if self._ages and self._is_anything_waiting:
+            ages = (time for time, w in self._ages if w in self._fleet and _may_retire(w))
+            times += islice(ages, 1)
         if self._board.spent:
             times += [worker.slot.not_before for worker in self._worn()]
         if self._fleet.vacant and self._wants_workers():
             times += [slot.not_before for slot in self._fleet.vacant.values()]
         return min(times, default=None)
+
+    def note_ready(self, worker: Worker, now: float) -> None:
+        """Take note that a worker was set up."""
+        if (seconds := self._policy.recycle.seconds) is not None:
+            self._ages.append((now + seconds, worker))
+
+    def _note_old(self, worker: Worker) -> None:
+        if worker in self._fleet:
+            worker.is_old = True
+            self._board.touch(worker)
 
     def recall_from(self, worker: Worker) -> None:
         """Take back what a worker has not started, unless that is under way."""
@@ -84,7 +101,12 @@ class Dealer:
         last = Ordinal(worker.next_ordinal - 1)
         self.commands.append(do.RecallJobs(worker_id=worker.id, last=last))
 
-    def _hand_out(self) -> None:
+    def recall_waiting(self, worker: Worker) -> None:
+        """Take back what waits in a worker behind another job, if anything does."""
+        if self._board.waiting_in(worker):
+            self.recall_from(worker)
+
+    def _hand_out(self, now: float) -> None:
         ledger = self._ledger
         self._is_loner_out = self._is_loner_out and ledger.has_held
         if self._is_loner_out:
@@ -97,17 +119,24 @@ class Dealer:
         if not ledger.queued:
             self._hand_out_loner()
             return
-        if workers := self._takers_of(ledger.queued):
+        if workers := self._takers_of(ledger.queued, now):
             self._fill([w for w in workers if w.concurrency > 1])
             self._hand_batches_to(workers)
         if ledger.aside and not ledger.queued:  # now also who has found nothing else
             self._hand_out_suspects()
 
-    def _takers_of(self, count: int) -> list[Worker]:
+    def _takers_of(self, count: int, now: float) -> list[Worker]:
         """Choose who is handed so many jobs: not many more than that, and first who is idle."""
         idle, hungry = self._board.idle, self._board.hungry
         some = islice(chain(idle.values(), hungry.values()), max(count, _COMPARED))
-        return sorted(some, key=lambda w: w.id)
+        return sorted((w for w in [*some] if not self._is_blocked(w, now)), key=lambda w: w.id)
+
+    def _is_blocked(self, worker: Worker, now: float) -> bool:
+        """Whether no job shall wait in a worker by now: nobody looked while none did."""
+        if worker.watches and worker.concurrency == 1:
+            worker.note_blocks(now)
+            self._board.touch(worker)
+        return worker.is_blocked
 
     def _hand_batches_to(self, workers: list[Worker]) -> None:
         ledger, board = self._ledger, self._board
@@ -189,12 +218,13 @@ class Dealer:
         self._set_aside = chosen
         for worker in chosen:
             worker.is_set_aside = True
+            self._board.touch(worker)
         for worker in new:
             self.recall_from(worker)
 
     def _release(self) -> None:
         """Set nobody aside."""
-        for worker in self._set_aside:
+        for worker in filter(self._fleet.__contains__, self._set_aside):
             worker.is_set_aside = False
             self._board.touch(worker)
         self._set_aside = []
@@ -263,4 +293,4 @@ class Dealer:
 
 def _may_retire(worker: Worker) -> bool:
     """Whether a successor can be put beside a worker."""
-    return worker.slot.worker is worker and worker.slot.living == 1
+    return worker.takes_jobs and worker.slot.worker is worker and worker.slot.living == 1

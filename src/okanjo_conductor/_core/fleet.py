@@ -89,9 +89,8 @@ class Worker(Plain):
     """It is handed nothing, so that it comes to have nothing, and can be handed a suspect."""
     rss: int = 0
     """Bytes of memory it held when that was measured last."""
-    old_at: float | None = None
-    """When it will be old enough to be recycled; None: it is, or never will be."""
     is_old: bool = False
+    """It has lived long enough to be recycled."""
     next_ordinal: int = 1
     is_recalled: bool = False
     """A recall is under way: its answer has not come yet."""
@@ -121,20 +120,22 @@ class Worker(Plain):
         """Whether it may be handed jobs."""
         return self.state is WorkerState.READY and self.doom is None and not self.was_terminated
 
-    def next_due(self, held: int) -> float | None:
-        """When something is due with it that holds so many jobs, or None."""
-        if not (self.steps or self.watches or self.pleas or self.old_at is not None):
+    def next_due(self, *, is_waited_in: bool) -> float | None:
+        """When something is due with it, or None.
+
+        Args:
+            is_waited_in: whether jobs wait in it that could be recalled.
+        """
+        if not (self.steps or self.watches or self.pleas):
             return None
         times = [*self._deadlines()]
-        if held > self.concurrency == 1:
+        if is_waited_in and self.concurrency == 1:
             times += [w.blocks_at for w in self.watches.values() if w.blocks_at is not None]
         return min(times, default=None)
 
     def _deadlines(self) -> Iterator[float]:
         if self.steps:
             yield self.steps[0][0]
-        if self.old_at is not None and self.takes_jobs:
-            yield self.old_at
         is_safe = not (self.doom or self.was_terminated)
         for watch in self.watches.values():
             if is_safe and watch.expires_at is not None:
@@ -156,6 +157,12 @@ class Worker(Plain):
         if self.concurrency > 1:
             return False  # others are executed beside it
         return any(watch.blocks_at is None for watch in self.watches.values())
+
+    def note_blocks(self, now: float) -> None:
+        """Take note of what has come to block it."""
+        for watch in self.watches.values():
+            if watch.blocks_at is not None and watch.blocks_at <= now:
+                watch.blocks_at = None
 
     @property
     def most_at_once(self) -> int:
@@ -269,6 +276,9 @@ class Fleet:
 
     def __len__(self) -> int:
         return len(self._workers)
+
+    def __contains__(self, worker: Worker) -> bool:
+        return worker.id in self._workers
 
     def get(self, worker_id: WorkerId) -> Worker:
         """Find a live worker, or raise `IllegalEventError`."""

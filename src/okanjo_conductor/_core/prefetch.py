@@ -18,10 +18,10 @@ TARGET = 0.01
 """Seconds of work per batch. Measured with jobs of 1 ms on two cores: a wake-up costs the conductor
 200 to 300 µs, its caches being cold, which at 5 ms were 5 % of the machine."""
 MAX_BATCH = 4096
-PER_WORKER = 60e-6
-"""Seconds of work per batch, for each worker of the fleet. A batch takes the conductor some 30 µs:
-so it has half of its time left for what is in them."""
-CROWD = 2**18
+PER_WORKER = 500e-6
+"""Seconds of work per batch, for each worker of the fleet. A batch takes the conductor some 250 µs:
+two messages, two or three events, and caches that are cold. So it has half of its time left."""
+CROWD = 2**19
 """Jobs in all batches together, at most, so that many workers do not make the conductor read ahead
 without bound. A batch of a few hundred jobs costs no more per job than one of thousands."""
 _GROWTH = 4

@@ -220,8 +220,7 @@ class ConductorState:
         worker.sizer.round_trip = event.round_trip
         if self._leave_by is None:
             worker.steps.clear()  # those of a start that takes too long
-        if (seconds := self._policy.recycle.seconds) is not None:
-            worker.old_at = now + seconds
+        self._dealer.note_ready(worker, now)
         if old is not None and old.state is WorkerState.READY:
             self._dismiss(old)
 
@@ -379,12 +378,13 @@ class ConductorState:
     def _on_time_passed(self, _event: ev.TimePassed, now: float) -> None:
         for worker_id in self._board.due(now):
             worker = self._touched(worker_id)
+            worker.note_blocks(now)
+            if worker.is_blocked:
+                self._dealer.recall_waiting(worker)
             for watch in tuple(worker.watches.values()):
                 self._look_at_watch(worker, watch, now)
             self._look_at_pleas(worker, now)
             self._take_steps(worker, now)
-            if worker.old_at is not None and worker.old_at <= now:
-                worker.old_at, worker.is_old = None, True
 
     # What follows from the whole
 
@@ -611,10 +611,6 @@ class ConductorState:
     def _look_at_watch(self, worker: Worker, watch: Watch, now: float) -> None:
         """See whether a job that a worker executes takes too long."""
         job = watch.job
-        if watch.blocks_at is not None and watch.blocks_at <= now:
-            watch.blocks_at = None
-            if worker.is_blocked and self._ledger.held_by(worker.id) > 1:
-                self._dealer.recall_from(worker)
         if watch.expires_at is not None and watch.expires_at <= now and worker.doom is None:
             watch.expires_at = None
             doom = Doom(watch.ordinal, Cause.TIMEOUT, watch.limit or 0.0)

@@ -1,6 +1,7 @@
 """The public test kit: for programs that use the package, and for the package itself.
 
     simulate             the whole system on a fake clock, driven by a seed
+    simulate_cluster     thousands of workers around the real core: what it costs, how long it takes
     FateWorker           a worker whose jobs name their fate
     meet_fate            the same as a function
     check_cluster        the conformance suite for clusters, and
@@ -15,6 +16,7 @@ The package never imports it.
 from okanjo_conductor.testing._clusters import ClusterCheckError, check_cluster, cluster_checks
 from okanjo_conductor.testing._kills import Kill, kill_worker_at
 from okanjo_conductor.testing._promises import BrokenPromiseError
+from okanjo_conductor.testing._scale import ScaleReport, ShellCosts, simulate_cluster
 from okanjo_conductor.testing._simulation import SimulatedWorld, SimulationReport, simulate
 from okanjo_conductor.testing.jobs import FateError, FateWorker, meet_fate
 
@@ -33,4 +35,8 @@ __all__ = [
     "SimulatedWorld",
     "SimulationReport",
     "BrokenPromiseError",
+    # the same at scale
+    "simulate_cluster",
+    "ScaleReport",
+    "ShellCosts",
 ]
