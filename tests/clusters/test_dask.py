@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from okanjo_conductor.errors import ConfigurationError, PlacementError
 from okanjo_conductor.testing import check_cluster, cluster_checks
 from okanjo_conductor.testing._cluster_jobs import CheckWorker
 
-from .engines import EngineProcess
+from .engines import EngineProcess, interrupted_run, run_program
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed")
 
@@ -76,6 +77,17 @@ def test_a_dask_worker_that_is_killed_loses_nothing(client, nodes):
     assert (report.done, report.failed, report.workers_lost) == (3000, 0, 1)
     assert len({outcome.key for outcome in outcomes}) == 3000
     assert all(a.cause is Cause.PREEMPTED for o in outcomes for a in o.history)
+
+
+def test_a_conductor_that_is_killed_leaves_no_workers_and_its_run_is_resumed(nodes, tmp_path):
+    lines = [
+        "from okanjo_conductor.clusters import DaskCluster",
+        *interrupted_run(tmp_path / "journal", f"DaskCluster({nodes.address!r}, lease=1.0)"),
+    ]
+    assert run_program(*lines).returncode == -signal.SIGKILL
+    nodes.check_no_workers()
+    done = run_program(*lines)
+    assert (done.returncode, done.stdout) == (0, "2000 in all\n"), done.stderr
 
 
 def test_dask_workers_join_and_get_workers_and_leave_and_give_their_jobs_back(

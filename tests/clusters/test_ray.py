@@ -18,6 +18,7 @@ from okanjo_conductor.errors import PlacementError
 from okanjo_conductor.testing import check_cluster, cluster_checks
 from okanjo_conductor.testing._cluster_jobs import CheckWorker
 
+from . import engines
 from .engines import EngineProcess
 
 ray = pytest.importorskip("ray", reason="there is no wheel of Ray for this Python")
@@ -139,6 +140,14 @@ def test_a_node_that_is_killed_loses_nothing(nodes, tmp_path):
     assert "was lost" in exits[0].detail
 
 
+def test_a_conductor_that_is_killed_leaves_no_workers_and_its_run_is_resumed(nodes, tmp_path):
+    lines = engines.interrupted_run(tmp_path / "journal", "RayCluster(address, lease=1.0)")
+    assert run_program(nodes, tmp_path, *lines).returncode == -signal.SIGKILL
+    nodes.check_no_workers()
+    done = run_program(nodes, tmp_path, *lines)
+    assert (done.returncode, done.stdout) == (0, "2000 in all\n"), done.stderr
+
+
 def test_what_no_node_has_is_asked_for_in_vain_and_that_is_said(nodes):
     cluster = RayCluster(nodes.address, resources={"quantum": 1}, placement_timeout=1.0)
     with pytest.raises(PlacementError, match=r"quantum: 1.* was asked for, and there is .*CPU"):
@@ -194,21 +203,8 @@ def test_nodes_join_and_get_workers_and_leave_and_give_their_jobs_back(nodes, tm
 
 def run_program(nodes, folder, *lines, **env):
     """Run a program that is not connected with Ray yet."""
-    program = (
-        "import os",
-        "from okanjo_conductor import Conductor",
-        "from okanjo_conductor.clusters import RayCluster",
-        f"address = {nodes.address!r}",
-        *lines,
-    )
-    return subprocess.run(
-        [sys.executable, "-c", "\n".join(program)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        env={**os.environ, "HOME": str(folder), **env},
-    )
+    imports = "from okanjo_conductor.clusters import RayCluster", f"address = {nodes.address!r}"
+    return engines.run_program(*imports, *lines, HOME=str(folder), **env)
 
 
 def test_the_environment_of_workers_is_that_of_the_runtime_env(nodes, tmp_path):
