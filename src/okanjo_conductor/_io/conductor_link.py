@@ -70,6 +70,9 @@ class ConductorLink:
         outputs: where its standard output and error go; by default, to those of this process.
     """
 
+    round_trip = 0.0
+    """Seconds that are worth a thought: none, on this machine."""
+
     def __init__(
         self,
         worker_id: int,
@@ -118,6 +121,7 @@ class ConductorLink:
             ends.cells[cells.KEPT] = 1
         to_stdout, to_stderr = outputs or (Output("stdout"), Output("stderr"))
         self._output = to_stderr
+        self._is_paused = False
         self._forwarders = [
             LineForwarder(loop, descriptor, output)
             for descriptor, output in ((ends.stdout, to_stdout), (ends.stderr, to_stderr))
@@ -238,6 +242,22 @@ class ConductorLink:
         if commands:
             self._ring()
 
+    def pause(self) -> None:
+        """Read no more for now: a worker that has much to say, or to print, waits then."""
+        self._is_paused = True
+        if self._is_open:
+            self._loop.remove_reader(self._ends.job_link)
+        for forwarder in self._forwarders:
+            forwarder.pause()
+
+    def resume(self) -> None:
+        """Read on."""
+        self._is_paused = False
+        if self._is_open:
+            self._begin_reading()
+        for forwarder in self._forwarders:
+            forwarder.resume()
+
     def tick(self) -> None:
         """Pass on outcomes that nobody has announced."""
         if not self._is_open or not (self._log.has_news or self._stash[0]):
@@ -300,7 +320,7 @@ class ConductorLink:
     def _on_readable(self) -> None:
         try:
             for _ in range(_READS_AT_ONCE):
-                if not self._read_job_link():
+                if self._is_paused or not self._read_job_link():
                     return
         except ProtocolError as error:
             self._on_garbage(error)
@@ -452,7 +472,15 @@ class LineForwarder:
         self._output = output
         self._begun = b""
         """A line that has not ended yet."""
-        loop.add_reader(descriptor, self._on_readable)
+        self.resume()
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        self._loop.remove_reader(self._descriptor)
+
+    def resume(self) -> None:
+        """Read on."""
+        self._loop.add_reader(self._descriptor, self._on_readable)
 
     def finish(self) -> None:
         """Pass on what is left, and read no more. The caller closes the descriptor."""

@@ -108,6 +108,12 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
         ) -> None:
             """The worker is gone, or will never be. Called once per worker that was started."""
 
+        def on_no_place(self, detail: str) -> None:
+            """There is no place for any worker, and no hope of one: the run cannot go on."""
+
+        def on_room(self, slots: int) -> None:
+            """There is room for so many workers now; told by clusters whose nodes come and go."""
+
     class Link(Protocol):
         """What connects a run with one worker. `_io.conductor_link` has the usual one."""
 
@@ -119,6 +125,11 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
         @property
         def hatch(self) -> Answerer | None:
             """Where the worker asks what can be answered at once; None: it is out of reach."""
+            ...
+
+        @property
+        def round_trip(self) -> float:
+            """Seconds from a word to the answer to it, as far as is known; 0: hardly any."""
             ...
 
         @property
