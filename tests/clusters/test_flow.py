@@ -190,3 +190,17 @@ def test_the_core_is_told_how_long_an_answer_takes(monkeypatch):
     assert 0.1 <= far < 30
     assert 0 < near < far
     assert local == [0, 0]
+
+
+def test_no_bell_of_a_worker_is_passed_on(monkeypatch):
+    heard = set()
+    on_message = Run.on_message
+
+    def note(self, worker_id, message):
+        heard.add(type(message).__name__)
+        on_message(self, worker_id, message)
+
+    monkeypatch.setattr(Run, "on_message", note)
+    conductor = Conductor(abs, jobs_queue=range(100), worker_limit=2, cluster=NearbyCluster())
+    assert conductor.run().done == 100
+    assert heard == {"Ready", "Stats", "Bye"}

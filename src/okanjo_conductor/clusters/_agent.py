@@ -503,6 +503,8 @@ class Agent:
 
     def on_message(self, worker_id: int, message: AnyMessage) -> None:
         """A worker sent a message."""
+        if isinstance(message, msg.Bell):
+            return  # what it has rung for was passed on
         if isinstance(message, msg.Ready):
             worker = self._workers[worker_id]
             worker.is_parallel = message.concurrency > 1
