@@ -138,7 +138,7 @@ def test_what_is_printed_and_logged_stands_above_the_view(script, go_on, moment)
     ]
     lines = end.splitlines()
     assert sorted(lines[:5]) == sorted(printed)
-    assert "WARNING the conductor logs\nSure?\n━" in middle
+    assert "\nSure?\n━" in middle
     assert lines[5] == "Sure?"
     assert lines[6].startswith("9 jobs in")
 
