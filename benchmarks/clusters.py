@@ -51,7 +51,7 @@ def processes(jobs: int) -> float:
 
 def ray(jobs: int) -> float:
     """Measure workers on two nodes of Ray."""
-    from okanjo_conductor.clusters.ray import RayCluster
+    from okanjo_conductor.clusters import RayCluster
 
     with ray_nodes():
         return rate_of(RayCluster(slots_per_node=SLOTS), jobs)
@@ -92,7 +92,7 @@ def dask(jobs: int) -> float:
     """Measure workers beside two of Dask's."""
     from distributed import Client, LocalCluster
 
-    from okanjo_conductor.clusters.dask import DaskCluster
+    from okanjo_conductor.clusters import DaskCluster
 
     with (
         LocalCluster(

@@ -292,13 +292,15 @@ def is_complete(census, report):
 def find_cluster(name, address):
     """Return what the conductor takes for a cluster."""
     if name == "ray":
-        from okanjo_conductor.clusters.ray import RayCluster
+        from okanjo_conductor.clusters import RayCluster
 
         return RayCluster(address)
     if name == "dask":
-        from okanjo_conductor.clusters.dask import DaskCluster
+        import distributed
 
-        return DaskCluster(address)
+        from okanjo_conductor.clusters import DaskCluster
+
+        return DaskCluster(address or distributed.Client(processes=False, dashboard_address=None))
     return name
 
 
@@ -314,9 +316,7 @@ def main():
         default="processes",
         help="where the workers live (default: %(default)s)",
     )
-    parser.add_argument(
-        "--address", help='of a Ray cluster ("local": one of its own), or of a Dask scheduler'
-    )
+    parser.add_argument("--address", help="of Ray or of a Dask scheduler (default: one of its own)")
     options = parser.parse_args()
 
     files = find_files()

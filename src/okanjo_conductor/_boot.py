@@ -95,8 +95,7 @@ def _serve_forks(
     sock: socket.socket, switch: int, boot: Boot, worker: Any, order: Start, ends: list[int]
 ) -> NoReturn:
     """Fork a worker per order and report when it is gone, until the conductor hangs up."""
-    gc.collect()
-    gc.freeze()
+    gc.freeze()  # and no `collect` before: it takes its time, and leaves holes to be written into
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # then nobody learns how a child ended
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     children: dict[int, tuple[int, int | None]] = {}

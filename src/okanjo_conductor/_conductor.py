@@ -85,7 +85,8 @@ class Conductor(EventEmitter):
             ``"module:name"`` of either. None: the main script is run again in each worker and
             starts its own (see `is_worker`); then name a `worker_type`.
         worker_type: name of these workers, in the worker's environment as ``worker_type``.
-        worker_limit: how many workers at most; default: the usable CPUs, but no more than 4.
+        worker_limit: how many workers at most; default: the usable CPUs, but no more than 4; on
+            clusters of nodes, as many as those have room for, also when nodes join or leave.
         jobs_queue: the jobs, any iterable or async iterable; read lazily.
         logging: whether the lives of workers are logged, at level INFO.
         worker_env: environment variables for the workers, set before they import anything.
@@ -198,6 +199,8 @@ class Conductor(EventEmitter):
         """What the outcomes depend on."""
         self._worker_type = worker_type
         self._worker_limit = self._limited(worker_limit)
+        self._fills_cluster = worker_limit is None and self._cluster.slots is None
+        """Whether there are to be as many workers as there is room for, where that changes."""
         self._worker_env = checked_env(worker_env or {})
         self._worker_options = encoded_options(worker_options or {})
         if worker_options and self._target.script is not None:
@@ -423,7 +426,7 @@ class Conductor(EventEmitter):
 
     def resize(self, worker_limit: int) -> None:
         """Let there be more workers, or fewer; surplus ones finish the job at hand and leave."""
-        self._worker_limit = self._limited(worker_limit)
+        self._worker_limit, self._fills_cluster = self._limited(worker_limit), False
         if self._run is not None:
             with suppress(_RunIsOverError):
                 self._call(self._run.resize, self._worker_limit)
@@ -850,6 +853,12 @@ class Conductor(EventEmitter):
         from okanjo_conductor import _resuming as resuming  # only for those who have a journal
 
         return resuming.open_journal(self._keeping, self._program, self._policy)
+
+    def _wants_all_of(self, slots: int) -> bool:
+        """Say whether there shall be as many workers as a cluster has room for, and note it."""
+        if self._fills_cluster:
+            self._worker_limit = slots
+        return self._fills_cluster
 
     def _limited(self, worker_limit: int | None) -> int:
         """Count the workers there may be, in this cluster."""

@@ -253,6 +253,7 @@ class OutcomeBuffer:
         self._records: deque[JobsDone | JobFailed] = deque()
         self._size = 0
         self._is_paused = False
+        self._has_news = False
         self.limit = 1
         """Outcomes from which the core is told to pause; the run sets it."""
         self.on_resume: Callable[[], None] = lambda: None
@@ -268,8 +269,18 @@ class OutcomeBuffer:
             self._size += sum(map(size_of, added))
             is_new_pause = self._size >= self.limit and not self._is_paused
             self._is_paused |= is_new_pause
-        self._notify()
+            self._has_news = True
         return is_new_pause
+
+    def announce(self) -> None:
+        """Tell the consumer that records were added, if any were since it was told last.
+
+        When the run has done what follows from them: a consumer in another thread would otherwise
+        be woken only to wait for this one.
+        """
+        if self._has_news:
+            self._has_news = False
+            self._notify()
 
     def end(self) -> None:
         """Say that nothing will be added."""

@@ -33,6 +33,7 @@ from okanjo_conductor.errors import (
     IntakeError,
     JobTimeoutError,
     JournalError,
+    PlacementError,
     SerialisationError,
     SinkError,
     TooManyFailuresError,
@@ -75,6 +76,8 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
         def _note_stats(self, report: StatsReport) -> None: ...
 
         def _note_report(self, report: Report) -> None: ...
+
+        def _wants_all_of(self, slots: int) -> bool: ...
 
         def _emit(self, event: str, *args: Any) -> None: ...
 
@@ -357,6 +360,8 @@ class Run:
         if self._journal is not None:
             self._journal.mark(is_idle=not self._state.is_busy)
         self._set_timer()
+        if self._buffer is not None:
+            self._buffer.announce()
 
     def interrupt(self, why: str) -> None:
         """Abort, and do not wait for handlers of commands: something is raised out of the run."""
@@ -419,7 +424,7 @@ class Run:
         return self.posts.is_at_work or (self._journal is not None and self._journal.is_at_work)
 
     def _stop_for(self, error: ConductorError) -> None:
-        """Stop because journal or sinks take no more, and raise that at the end."""
+        """Stop, because journal, sinks or nodes take no more, and raise that at the end."""
         self._broken = self._broken or error
         if not self._is_over:
             self.post(ev.AbortRequested(why=str(error)))
@@ -616,6 +621,15 @@ class Run:
         if self._journal is not None:
             self._journal.note_exit(worker_id)
 
+    def on_no_place(self, detail: str) -> None:
+        """There can be no workers: the run cannot go on."""
+        self._stop_for(PlacementError(detail))
+
+    def on_room(self, slots: int) -> None:
+        """The cluster has room for so many workers."""
+        if self._owner._wants_all_of(slots):
+            self.resize(slots)
+
     def _note_end_of(self, worker_id: int, claimed: Ordinal | None) -> None:
         """Write down how long a worker has lived, and its last job with it."""
         now, executing = self._loop.time(), 0.0
@@ -737,6 +751,7 @@ class Run:
                 worker_id=WorkerId(worker_id),
                 concurrency=message.concurrency,
                 can_cancel=message.can_cancel,
+                round_trip=self._links[worker_id].round_trip,
             )
         )
 

@@ -274,6 +274,8 @@ class Runtime:
     def set_up(self) -> None:
         """Have the worker prepare, and say that it is ready."""
         worker = self.worker
+        if self._place.home.is_process:
+            self._link.open_hatch()
         worker.setup()
         worker.start_monitoring()
         self.talk.serve_urgent()

@@ -21,6 +21,7 @@ from okanjo_conductor._wire import failures
 from okanjo_conductor._wire.byvalue import encode_by_value
 from okanjo_conductor._wire.codec import decode, encode
 from okanjo_conductor._wire.messages import (
+    UNSEEN,
     Answer,
     Ask,
     Forget,
@@ -190,6 +191,8 @@ class Talk:
         self._replies: dict[str, tuple[Reply, Callable[..., Any] | None]] = {}
         self._queries: dict[int, Query] = {}
         self._numbers = count(1)
+        self._heard = 0
+        """How many messages were handled."""
 
     # Reading the link
 
@@ -278,6 +281,7 @@ class Talk:
     def _handle(self, messages: list[AnyMessage]) -> None:
         for message in messages:
             self._handlers[type(message)](message)
+            self._heard += 1
 
     def _on_answer(self, message: Answer) -> None:
         query = self._queries.pop(message.request, None)
@@ -429,6 +433,25 @@ class Talk:
         number = next(self._numbers)
         query = self._queries[number] = self._make_query(number, take, load)
         return number, query
+
+    def glance(self, name: str, key: Any) -> tuple[Any, ...] | None:
+        """Ask for an entry of a lookup at the hatch, while the conductor attends to it.
+
+        The key must be plain data.
+
+        Returns:
+            ``(value,)``, or None where there is no entry; `UNSEEN`: it is to be asked for.
+        """
+        link = self._link
+        if link.hatch is None:
+            return UNSEEN
+        answer = link.hatch.ask((link.sent, link.log.count, name, key))
+        if answer is None:
+            return UNSEEN
+        said, hit = answer
+        if said > self._heard:
+            self.wait_for(lambda: self._heard >= said, None)
+        return hit  # type: ignore[no-any-return]  # of an answer
 
     def forget(self, number: int) -> None:
         """Wait no more for the answer to a request."""

@@ -20,6 +20,7 @@
     ├── SourceError (ValueError)            a file of jobs cannot be read: which, and where in it
     ├── DuplicateKeyError (ValueError)      caller: two jobs of a run with a journal have one key
     ├── WorkerStartError                    the worker's import, construction or setup failed
+    │   └── PlacementError                  a cluster of nodes cannot be reached, or has no room
     ├── RequestError                        the other side could not answer a request
     │   └── UnknownCommandError             nobody handles that command
     ├── JobError                            one job ended badly; the run goes on
@@ -67,6 +68,7 @@ __all__ = [
     "JournalFullError",
     "JournalLockedError",
     "MachineCrashError",
+    "PlacementError",
     "ProtocolError",
     "ReadOnlyLookupError",
     "RemoteError",
@@ -324,6 +326,21 @@ class WorkerStartError(ConductorError):
             f"slot {self.slot}: {self.starts} workers in a row died before they did any work; "
             f"the last one said:\n{self.detail.rstrip()}"
         )
+
+
+class PlacementError(WorkerStartError):
+    """No node takes any worker: the cluster cannot be reached, or does not have what is asked for.
+
+    Attributes:
+        detail: what was asked for, what there is, and what to do.
+    """
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(0, 0, detail)
+        self.args = (detail,)
+
+    def __str__(self) -> str:
+        return f"no worker has a place: {self.detail}"
 
 
 class RequestError(ConductorError):

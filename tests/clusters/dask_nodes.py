@@ -3,6 +3,7 @@
 As `ray_nodes`: it reads commands, answers each with a line, and ends with its standard input.
 
     add      one more Dask worker
+    remove   have one leave
     kill     SIGKILL one Dask worker; its nanny starts another
 """
 
@@ -28,6 +29,9 @@ def main() -> None:
             if line.strip() == "add":
                 cluster.scale(len(cluster.workers) + 1)
                 answer("added")
+            elif line.strip() == "remove":
+                cluster.scale(len(cluster.workers) - 1)
+                answer("removed")
             elif line.strip() == "kill":
                 nanny = next(iter(cluster.workers.values()))
                 os.kill(nanny.pid, signal.SIGKILL)

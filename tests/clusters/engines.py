@@ -39,6 +39,7 @@ class EngineProcess:
                 **os.environ,
                 _MARK: self._mark,
                 "HOME": str(home),
+                "RAY_AUTH_MODE": "token",
                 "RAY_AUTH_TOKEN_PATH": str(home / "token"),
                 "RAY_USAGE_STATS_ENABLED": "0",
             },
@@ -94,3 +95,37 @@ class EngineProcess:
         while left := self.pids(wanted):
             assert time.monotonic() < end, f"left behind: {what} {left}"
             time.sleep(0.01)
+
+
+_IMPORTS = "import os, signal", "from okanjo_conductor import Conductor"
+
+
+def run_program(*lines: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", "\n".join([*_IMPORTS, *lines])],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, **env},
+    )
+
+
+def interrupted_run(journal: Path, cluster: str) -> list[str]:
+    """Write a program that is killed in the middle of a run, and resumes it the next time."""
+    return [
+        f"journal = {str(journal)!r}",
+        "is_first = not os.path.exists(journal)",
+        "def work(job):",
+        "    return 2 * job",
+        "def note(outcome):",
+        "    outcomes.append(outcome)",
+        "    if is_first and len(outcomes) == 500:",
+        "        os.kill(os.getpid(), signal.SIGKILL)",
+        "outcomes = []",
+        f"conductor = Conductor(work, jobs_queue=range(2000), cluster={cluster}, journal=journal)",
+        "conductor.on('job_done', note)",
+        "report = conductor.run()",
+        "print(report.done + report.skipped, 'in all')",
+    ]

@@ -3,9 +3,9 @@
 It is no child of the tests: they look for what *they* leave behind. It reads commands, a line each,
 and answers each with a line; when its standard input ends, so does the cluster.
 
-    add      one more node; its number
-    kill N   SIGKILL the raylet of that node and the workers that Ray runs on it, but no others
-    pids N   the processes of the agents on that node are found by the tests themselves
+    add        one more node; its number
+    remove N   have that node leave
+    kill N     SIGKILL the raylet of that node; what it has started lives on
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ def main() -> None:
             number = max(nodes) + 1
             nodes[number] = cluster.add_node(num_cpus=CPUS, object_store_memory=STORE)
             answer(str(number))
-        elif verb == "id":
-            answer(nodes[int(args[0])].unique_id)
+        elif verb == "remove":
+            cluster.remove_node(nodes.pop(int(args[0])), allow_graceful=True)
+            answer("removed")
         elif verb == "kill":
             node = nodes.pop(int(args[0]))
             for info in node.all_processes["raylet"]:

@@ -45,6 +45,8 @@ class SubprocessCluster(RemoteCluster):
         self.places = [Node(f"n{number}", room, f"node {number}") for number in range(nodes)]
         self.knows_deaths = knows_deaths
         self.doctor = doctor
+        self.silent = set()
+        """Nodes on which no agent comes up."""
         self.engines = []
 
     def make_engine(self):
@@ -58,8 +60,10 @@ class SubprocessEngine:
         self.agents = {}
         self.started = {}
         """By agent, the process of each that there ever was."""
+        self.killed = []
+        """Agents that the run has ended before its own end."""
         self.is_deaf = False
-        """Whether its beats go nowhere, as if the network were down."""
+        """Whether what it sends goes nowhere, as if the network were down."""
 
     def open(self, loop, events):
         self.loop, self.events = loop, events
@@ -70,18 +74,25 @@ class SubprocessEngine:
         self.events.on_nodes(nodes, f"there are {len(nodes)} nodes in this test")
 
     def start_agent(self, agent_id, node, setup, blobs):
+        if node in self.cluster.silent:
+            self.agents[agent_id] = Nobody()
+            return
         agent = _Subprocess(agent_id, self)
         self.agents[agent_id] = self.started[agent_id] = agent
         agent.send(pickle.dumps((self.cluster.doctor(setup), blobs)))
 
+    def why_silent(self, node):
+        return f". {node.label} is silent"
+
     def put(self, agent_id, packet):
-        self.agents[agent_id].send(packet)
+        if not self.is_deaf:
+            self.agents[agent_id].send(packet)
 
     def beat(self, agent_id):
-        if not self.is_deaf:
-            self.agents[agent_id].send(BEAT)
+        self.put(agent_id, BEAT)
 
     def kill_agent(self, agent_id):
+        self.killed.append(agent_id)
         self.started[agent_id].kill()
 
     def close(self, then):
@@ -93,11 +104,17 @@ class SubprocessEngine:
         then()
 
 
+class Nobody:
+    def send(self, packet):
+        pass
+
+
 class _Subprocess:
     def __init__(self, agent_id, engine):
         self.agent_id = agent_id
         self.engine = engine
         self.outbox = queue.SimpleQueue()
+        self.may_read = threading.Semaphore(2)
         self.socket, theirs = socket.socketpair()
         folder = str(Path(__file__).parent)
         code = (
@@ -124,16 +141,22 @@ class _Subprocess:
         events, loop = self.engine.events, self.engine.loop
         with suppress(OSError, EOFError):
             while True:
-                call_soon(loop, events.on_packet, self.agent_id, _receive(self.socket))
+                self.may_read.acquire()
+                call_soon(loop, self._deliver, _receive(self.socket))
         self.process.wait()
         lost = partial(events.on_lost, is_certain=self.engine.cluster.knows_deaths)
         call_soon(loop, lost, self.agent_id, f"exit code {self.process.returncode}")
+
+    def _deliver(self, packet):
+        self.may_read.release()
+        self.engine.events.on_packet(self.agent_id, packet)
 
     def kill(self):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
 
     def join(self):
+        self.may_read.release(1 << 20)  # the run takes no more
         for thread in self.threads:
             thread.join()
         self.socket.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -12,16 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from okanjo_conductor import Cause, Conductor, Retry
-from okanjo_conductor.errors import WorkerStartError
+from okanjo_conductor import Cause, Conductor, Retry, current_worker
+from okanjo_conductor.errors import PlacementError
 from okanjo_conductor.testing import check_cluster, cluster_checks
 from okanjo_conductor.testing._cluster_jobs import CheckWorker
 
+from . import engines
 from .engines import EngineProcess
 
 ray = pytest.importorskip("ray", reason="there is no wheel of Ray for this Python")
 
-from okanjo_conductor.clusters.ray import RayCluster  # noqa: E402 - only where there is Ray
+from okanjo_conductor.clusters import RayCluster  # noqa: E402 - only where there is Ray
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [
@@ -34,14 +36,18 @@ pytestmark = [
 def nodes(tmp_path_factory):
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     home = tmp_path_factory.mktemp("ray")
+    (home / "token").write_text(secrets.token_hex(20))
     process = EngineProcess("ray_nodes.py", home)
+    os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(home / "token")
+    ray._raylet.Config.initialize("")  # it was read when Ray was imported
     try:
         ray.init(process.address, log_to_driver=False, logging_level="error")
         yield process
     finally:
         ray.shutdown()
-        del os.environ["RAY_AUTH_TOKEN_PATH"]
+        del os.environ["RAY_AUTH_TOKEN_PATH"], os.environ["RAY_AUTH_MODE"]
+        ray._raylet.Config.initialize("")
         process.close()
 
 
@@ -134,10 +140,140 @@ def test_a_node_that_is_killed_loses_nothing(nodes, tmp_path):
     assert "was lost" in exits[0].detail
 
 
+def test_a_conductor_that_is_killed_leaves_no_workers_and_its_run_is_resumed(nodes, tmp_path):
+    lines = engines.interrupted_run(tmp_path / "journal", "RayCluster(address, lease=1.0)")
+    assert run_program(nodes, tmp_path, *lines).returncode == -signal.SIGKILL
+    nodes.check_no_workers()
+    done = run_program(nodes, tmp_path, *lines)
+    assert (done.returncode, done.stdout) == (0, "2000 in all\n"), done.stderr
+
+
 def test_what_no_node_has_is_asked_for_in_vain_and_that_is_said(nodes):
     cluster = RayCluster(nodes.address, resources={"quantum": 1}, placement_timeout=1.0)
-    with pytest.raises(WorkerStartError, match=r"quantum: 1.* was asked for, and there is .*CPU"):
+    with pytest.raises(PlacementError, match=r"quantum: 1.* was asked for, and there is .*CPU"):
         Conductor(CheckWorker, jobs_queue=[1], cluster=cluster, logging=False).run()
+
+
+def test_what_something_else_holds_is_asked_for_in_vain_and_that_is_said(nodes):
+    class Holder:
+        def answer(self):
+            return True
+
+    holders = [
+        ray.remote(num_cpus=1)(Holder).options(scheduling_strategy="SPREAD").remote()
+        for _ in range(2)
+    ]
+    ray.get([holder.answer.remote() for holder in holders])
+    cluster = RayCluster(nodes.address, placement_timeout=1.0)
+    try:
+        with pytest.raises(PlacementError, match=r"waits for {CPU: 2}, of which {CPU: 1} is free"):
+            Conductor(CheckWorker, jobs_queue=[1, 2], cluster=cluster, logging=False).run()
+    finally:
+        for holder in holders:
+            ray.kill(holder)
+
+
+def test_nodes_join_and_get_workers_and_leave_and_give_their_jobs_back(nodes, tmp_path):
+    """Five jobs meet where there is room for four; then one more waits for a node to leave."""
+    jobs = [*[("meet", str(tmp_path), n, 5) for n in range(5)], *range(200)]
+    cluster = RayCluster(nodes.address)
+    conductor = Conductor(CheckWorker, jobs_queue=jobs, cluster=cluster, worker_limit=5)
+    outcomes, exits, added = [], [], []
+
+    def add_once_there_is_no_room():
+        while len(list(tmp_path.glob("*.here"))) < 4:
+            pause.wait(0.01)
+        added.append(nodes.ask("add"))
+
+    def remove_once_all_have_met(outcome):
+        outcomes.append(outcome)
+        if outcome.key == 4:
+            nodes.ask(f"remove {added[0]}")
+
+    pause = threading.Event()
+    adder = threading.Thread(target=add_once_there_is_no_room)
+    conductor.on("job_done", remove_once_all_have_met)
+    conductor.on("worker_exit", exits.append)
+    adder.start()
+    report = conductor.run()
+    adder.join()
+    assert (report.done, report.failed) == (205, 0)
+    assert charged(outcomes) == []
+
+
+def run_program(nodes, folder, *lines, **env):
+    """Run a program that is not connected with Ray yet."""
+    imports = "from okanjo_conductor.clusters import RayCluster", f"address = {nodes.address!r}"
+    return engines.run_program(*imports, *lines, HOME=str(folder), **env)
+
+
+def test_the_environment_of_workers_is_that_of_the_runtime_env(nodes, tmp_path):
+    """Ray brings a folder with a module, and variables."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "brought_along.py").write_text("WHAT = 'a module'\n")
+    environment = {"working_dir": str(folder), "env_vars": {"BROUGHT": "a variable"}}
+    done = run_program(
+        nodes,
+        tmp_path,
+        "def work(job):",
+        "    import brought_along",
+        "    return brought_along.WHAT, os.environ['BROUGHT'], brought_along.__file__",
+        f"cluster = RayCluster(address, runtime_env={environment!r})",
+        "for outcome in Conductor(work, jobs_queue=[1], cluster=cluster).outcomes():",
+        "    print(*outcome.result(), sep='\\n')",
+    )
+    assert done.returncode == 0, done.stderr
+    what, variable, path = done.stdout.splitlines()
+    assert (what, variable) == ("a module", "a variable")
+    assert not path.startswith(str(tmp_path))
+
+
+def test_variables_of_the_runtime_env_reach_workers_over_a_connection_that_was_there(nodes):
+    cluster = RayCluster(nodes.address, runtime_env={"env_vars": {"BROUGHT": "a variable"}})
+    conductor = Conductor(lambda _: os.environ["BROUGHT"], jobs_queue=[1], cluster=cluster)
+    assert [outcome.result() for outcome in conductor.outcomes()] == ["a variable"]
+
+
+def test_what_workers_share_is_published_once_and_there_once_per_node(nodes, tmp_path, monkeypatch):
+    pytest.importorskip("lmdb")
+    np = pytest.importorskip("numpy")
+    from okanjo_conductor.lookups.table import LookupTable
+
+    def work(number, folder=str(tmp_path)):
+        CheckWorker().meet(folder, number, 4)
+        worker = current_worker()
+        total = float(worker.shared("a").sum())
+        return os.environ["OKANJO_CONDUCTOR_TABLES"], total, worker.lookup("t", number)
+
+    published, put = [], ray.put
+    monkeypatch.setattr(ray, "put", lambda value: published.append(len(value)) or put(value))
+    with LookupTable.build({n: [n] for n in range(50)}, tmp_path / "table") as table:
+        conductor = Conductor(
+            work,
+            jobs_queue=range(4),
+            cluster=RayCluster(nodes.address),
+            worker_limit=4,
+            lookups={"t": table, "again": table, "a": np.ones(1000)},
+        )
+        found = [outcome.result() for outcome in conductor.outcomes(ordered=True)]
+    assert [(total, entry) for _, total, entry in found] == [(1000.0, [n]) for n in range(4)]
+    assert len({copies for copies, _, _ in found}) == 2
+    assert len(published) == 2
+
+
+def test_a_wrong_token_is_called_that(nodes, tmp_path):
+    wrong = tmp_path / "token"
+    wrong.write_text(secrets.token_hex(20))
+    done = run_program(
+        nodes,
+        tmp_path,
+        "Conductor(abs, jobs_queue=[1], cluster=RayCluster(address)).run()",
+        RAY_AUTH_TOKEN_PATH=str(wrong),
+    )
+    last = done.stderr.splitlines()[-1]
+    assert "PlacementError: no worker has a place: no connection with the Ray cluster" in last
+    assert "RAY_AUTH_TOKEN_PATH to the token of that cluster" in last
 
 
 def census(folder, name, *options, env=None):
@@ -155,7 +291,7 @@ def census(folder, name, *options, env=None):
 def test_the_census_is_the_same_on_a_ray_of_its_own_which_ends_with_it(nodes, tmp_path):
     mark = f"OKANJO_CONDUCTOR_CENSUS_{os.getpid()}"  # others may take one at the same time
     env = {**os.environ, mark: "1", "HOME": str(tmp_path), "RAY_USAGE_STATS_ENABLED": "0"}
-    del env["RAY_AUTH_TOKEN_PATH"]  # that of another cluster
+    del env["RAY_AUTH_TOKEN_PATH"], env["RAY_AUTH_MODE"]  # those of another cluster
     found = census(tmp_path, "ray", "--cluster", "ray", "--address", "local", env=env)
     assert len(found) == 60
     assert found == census(tmp_path, "inline", "--cluster", "inline")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import threading
 from pathlib import Path
@@ -12,13 +11,12 @@ import pytest
 
 from faults.moments import state_of
 from okanjo_conductor import Cause, Conductor
-from okanjo_conductor.clusters._agent import Ordered
 from okanjo_conductor.clusters._remote import Node
-from okanjo_conductor.errors import ConfigurationError, WorkerStartError
+from okanjo_conductor.errors import ConfigurationError, PlacementError
 from okanjo_conductor.testing import check_cluster, cluster_checks
 from okanjo_conductor.testing._cluster_jobs import CheckWorker
 
-from .subprocesses import SubprocessCluster
+from .subprocesses import Nobody, SubprocessCluster, SubprocessEngine
 
 LEASE = 2.0
 """Seconds: short, where a test waits for the end of one."""
@@ -56,15 +54,6 @@ def assert_nothing_is_lost(report, outcomes, jobs):
     assert charged == []
 
 
-def test_packets_are_read_in_the_order_in_which_they_were_sent():
-    order = Ordered()
-    packets = [pickle.dumps((number, [(number,)])) for number in range(4)]
-    assert order.take(packets[2]) == []
-    assert order.take(packets[0]) == [(0,)]
-    assert order.take(packets[1]) == [(1,), (2,)]
-    assert order.take(packets[3]) == [(3,)]
-
-
 @pytest.mark.parametrize("whom", ["agent", "worker"])
 def test_who_is_killed_loses_nothing(whom):
     cluster = SubprocessCluster()
@@ -96,9 +85,10 @@ def test_jobs_of_a_lost_agent_are_handed_out_when_it_cannot_be_alive_any_more(tm
 
     def cut_off(*_):
         engine = cluster.engines[0]
+        _until(lambda: engine.events._links[1].claimed)  # it is known to execute the job
         agent = engine.agents[1]
         call = engine.loop.call_soon_threadsafe
-        engine.agents[1] = _Nobody()
+        engine.agents[1] = Nobody()
         call(lambda: engine.events.on_lost(1, "the network is down", is_certain=False))
         assert agent.process.poll() is None
 
@@ -117,11 +107,6 @@ def test_jobs_of_a_lost_agent_are_handed_out_when_it_cannot_be_alive_any_more(tm
     assert alive
     assert not any(alive)
     assert_nothing_is_lost(report, outcomes, 1)
-
-
-class _Nobody:
-    def send(self, packet):
-        pass
 
 
 def _wait_for(path):
@@ -159,14 +144,49 @@ def test_another_version_is_refused_by_name():
     def doctor(setup):
         return (setup[0], "0.0.7", *setup[2:])
 
-    with pytest.raises(WorkerStartError, match=r"the conductor runs okanjo_conductor 0\.0\.7"):
+    with pytest.raises(PlacementError, match=r"the conductor runs okanjo_conductor 0\.0\.7"):
         conductor_of([1], SubprocessCluster(doctor=doctor)).run()
 
 
 def test_where_there_are_no_nodes_the_run_ends_and_says_why():
     cluster = SubprocessCluster(nodes=0, placement_timeout=0.3)
-    with pytest.raises(WorkerStartError, match=r"within 0\.3 s: there are 0 nodes in this test"):
+    with pytest.raises(PlacementError, match=r"within 0\.3 s: there are 0 nodes in this test"):
         conductor_of([1], cluster).run()
+
+
+def test_a_node_whose_agent_fails_is_left_out_and_another_one_is_used(caplog):
+    cluster = SubprocessCluster()
+    start = SubprocessEngine.start_agent
+
+    class Engine(SubprocessEngine):
+        def start_agent(self, agent_id, node, setup, blobs):
+            if node == "n0":
+                raise OSError("it has no room for a process")
+            start(self, agent_id, node, setup, blobs)
+
+    cluster.make_engine = lambda: Engine(cluster)
+    assert conductor_of([1], cluster, worker_limit=1).run().done == 1
+    assert "the agent on node 0 could not be started: OSError: it has no room" in caplog.text
+
+
+def test_workers_go_where_there_is_room_when_an_agent_does_not_come_up(tmp_path, caplog):
+    """Two jobs meet on the one node that answers, though it was to have half of the workers."""
+    cluster = SubprocessCluster(placement_timeout=1.0)
+    cluster.silent = {"n1"}
+    meeting = [("meet", str(tmp_path), number, 2) for number in range(2)]
+    assert conductor_of(meeting, cluster, worker_limit=2).run().done == 2
+    assert not caplog.records
+
+
+def test_an_agent_that_never_comes_up_is_named(caplog):
+    cluster = SubprocessCluster(placement_timeout=0.3)
+    cluster.silent = {"n0", "n1"}
+    conductor, exits = conductor_of([1, 2], cluster), []
+    conductor.on("worker_exit", exits.append)
+    with pytest.raises(PlacementError, match=r"2 nodes in this test\. node 0 is silent"):
+        conductor.run()
+    assert [end.cause for end in exits] == [None, None]
+    assert not caplog.records
 
 
 def test_that_workers_wait_for_room_is_said(tmp_path, caplog):
@@ -212,6 +232,28 @@ def test_a_node_that_joins_gets_workers_and_one_that_leaves_gives_its_jobs_back(
     conductor.on("worker_start", join)
     conductor.on("job_done", once(lambda *_: change([second])))
     assert_nothing_is_lost(conductor.run(), outcomes, 2003)
+    assert cluster.engines[0].killed == [1]
+
+
+def test_who_gives_no_number_of_workers_gets_all_that_there_is_room_for(tmp_path):
+    """Six jobs meet: where there are nodes for four workers, then for six."""
+    cluster = SubprocessCluster(nodes=2, room=2)
+    jobs = [("meet", str(tmp_path), number, 6) for number in range(6)]
+    conductor = conductor_of(jobs, cluster, worker_limit=None)
+    limits, pids = [], []
+
+    def note(_, pid):
+        pids.append(pid)
+        limits.append(conductor.worker_limit)
+        if len(pids) == 4:
+            cluster.places.append(Node("n9", 2, "node 9"))
+            engine = cluster.engines[0]
+            engine.loop.call_soon(engine.tell_nodes)
+
+    conductor.on("worker_start", note)
+    report = conductor.run()
+    assert (report.done, report.workers_started) == (6, 6)
+    assert limits == [4, 4, 4, 4, 6, 6]
 
 
 def test_output_and_environment_are_as_with_local_workers(capsys):

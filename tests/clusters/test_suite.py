@@ -8,7 +8,7 @@ import pytest
 
 from okanjo_conductor._io import conductor_link
 from okanjo_conductor._wire import messages as msg
-from okanjo_conductor.clusters import Launch, threads
+from okanjo_conductor.clusters import Launch, LocalCluster, threads
 from okanjo_conductor.errors import ConfigurationError
 from okanjo_conductor.testing import ClusterCheckError, check_cluster, cluster_checks
 
@@ -51,6 +51,17 @@ class Sloppy(threads.ThreadCluster):
         return Launch(open_crew)
 
 
+class Silent(LocalCluster):
+    """Processes whose log records go nowhere."""
+
+    def launch(self, program):
+        def open_crew(loop, watcher, arrays):
+            return launch.open(loop, Ear(watcher, forgets=msg.Log), arrays)
+
+        launch = super().launch(program)
+        return Launch(open_crew)
+
+
 class Blind(threads.ThreadCrew):
     """Tells nobody where its threads are."""
 
@@ -73,6 +84,7 @@ def half(result):
         ("progress_and_abort", partial(Sloppy, forgets=msg.Progress)),
         ("progress_and_abort", partial(Sloppy, forgets=msg.AbortRun)),
         ("stats", partial(Sloppy, forgets=msg.Stats)),
+        ("logs_and_prints", Silent),
         ("adding_jobs", partial(Sloppy, forgets=msg.AddJob)),
         ("messages_to_workers", partial(Sloppy, forgets=msg.Response)),
         ("failing_start", partial(Sloppy, forgets=msg.LastWords)),

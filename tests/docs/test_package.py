@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import okanjo_conductor
+from okanjo_conductor import clusters
 
 ROOT = Path(__file__).parents[2]
 PUBLIC = {
@@ -95,6 +99,26 @@ def test_importing_the_names_loads_nothing_third_party_but_pyee():
 def test_importing_the_names_loads_no_asyncio():
     modules = loaded_by("from okanjo_conductor import Conductor, ConductorWorker, conduct")
     assert not {"asyncio", "cloudpickle", "multiprocessing"} & modules
+
+
+def test_naming_the_clusters_of_engines_loads_no_engine():
+    modules = loaded_by("from okanjo_conductor.clusters import DaskCluster, RayCluster")
+    assert not {"ray", "distributed", "dask"} & modules
+
+
+@pytest.mark.parametrize(("name", "extra"), [("RayCluster", "ray"), ("DaskCluster", "dask")])
+def test_an_engine_that_is_not_installed_is_named_with_its_extra(monkeypatch, name, extra):
+    monkeypatch.setitem(sys.modules, {"ray": "ray", "dask": "distributed"}[extra], None)
+    message = re.escape(f"pip install 'okanjo-conductor[{extra}]'")
+    with pytest.raises(okanjo_conductor.errors.ConfigurationError, match=message):
+        getattr(clusters, name)("somewhere")
+
+
+def test_the_names_of_clusters_are_these():
+    assert set(dir(clusters)) == set(clusters.__all__)
+    for name in clusters.__all__:
+        assert getattr(clusters, name).__name__ == name
+    assert not hasattr(clusters, "SlurmCluster")
 
 
 def test_the_package_does_not_load_its_test_kit_and_that_needs_no_pytest():

@@ -429,6 +429,12 @@ def test_sinks_may_be_one_or_several_or_functions(path):
     assert as_sinks(print)[0].name == "function:builtins.print"
 
 
+def test_print_keeps_its_name_when_another_takes_its_place(monkeypatch):
+    """A journal would take it for a new sink, and tell it everything again."""
+    monkeypatch.setattr("builtins.print", lambda *_: None)
+    assert as_sinks(print)[0].name == "function:builtins.print"
+
+
 @pytest.mark.parametrize(
     ("given", "match"),
     [

@@ -11,10 +11,11 @@
     LIMIT     written by the conductor: that limit, in nanoseconds
     KEPT      written by the conductor: 0, or 1 + how many large outcomes are where they outlive it
     HEAD, SKIPPED, TAIL   of the outcome log; see `outcome_log`
+    HATCH, ASKED, ATTENDED, ANSWERED   of the hatch; see there
 
-Behind the cells lie the ring of the *outcome log* and the *black box*: what ``faulthandler`` writes
-about the worker's threads, at a fatal signal or when asked. Both need no reader, nor the worker's
-life, to be kept.
+Behind the cells lie the *hatch*, the ring of the *outcome log*, and the *black box*: what
+``faulthandler`` writes about the worker's threads, at a fatal signal or when asked. The last two
+need no reader, nor the worker's life, to be kept.
 
 Aligned 8-byte stores and loads are atomic on every platform CPython runs on. The one race is a
 worker storing CLAIM and then loading LOW and HIGH while the conductor stores those and then loads
@@ -56,15 +57,21 @@ FIRST: Final = 5
 RUNNING: Final = 6
 DUMPS: Final = 7
 PARALLEL: Final = 8
+HATCH: Final = 9
+ASKED: Final = 10
 TAIL: Final = 20
+ATTENDED: Final = 22
+ANSWERED: Final = 23
 _CELLS = 512
 """Bytes of cells."""
+_RING = 4096
+"""Where the hatch ends and the ring begins, where there is room for a hatch."""
 _BOX = 1 << 20
 """Where the ring ends and the black box begins."""
 SIZE: Final = _BOX + (1 << 18)
 """Room for the stacks of about a hundred dumps; memory is used when it is written to."""
 _SMALLEST = 4096
-"""Of everything, where files may not be larger: a small ring, no black box."""
+"""Of everything, where files may not be larger: a small ring, neither hatch nor black box."""
 
 _MEMBARRIER_NUMBERS = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365}
 """The system call's number, from the kernel's tables; libc has no wrapper."""
@@ -110,13 +117,21 @@ def map_page(descriptor: int) -> memoryview[int]:
 
 def ring_of(cells: memoryview[int]) -> memoryview[int]:
     """The bytes of the outcome log."""
-    return cells.cast("B")[_CELLS : min(_BOX, cells.nbytes)]
+    size = cells.nbytes
+    return cells.cast("B")[_RING:_BOX] if size > _SMALLEST else cells.cast("B")[_CELLS:size]
+
+
+def hatch_of(cells: memoryview[int]) -> memoryview[int] | None:
+    """The bytes of the hatch; None: there is no room for it."""
+    return cells.cast("B")[_CELLS:_RING] if cells.nbytes > _SMALLEST else None
 
 
 def black_box(cells: memoryview[int], begin: int = 0) -> str:
     """Read what the black box holds from the `begin`th byte on."""
     box = cells.cast("B")[_BOX + begin :]
     with box:
+        if not box or not box[0]:  # memory that is read is there from then on, which takes a while
+            return ""
         return bytes(box).partition(b"\0")[0].decode("ascii", "replace")
 
 

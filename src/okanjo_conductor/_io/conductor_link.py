@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from okanjo_conductor._io import cells, stacks
+from okanjo_conductor._io.hatch import Answerer
 from okanjo_conductor._io.outcome_log import Reader
 from okanjo_conductor._wire import records
 from okanjo_conductor._wire.connection import Connection
@@ -69,6 +70,9 @@ class ConductorLink:
         outputs: where its standard output and error go; by default, to those of this process.
     """
 
+    round_trip = 0.0
+    """Seconds that are worth a thought: none, on this machine."""
+
     def __init__(
         self,
         worker_id: int,
@@ -84,6 +88,12 @@ class ConductorLink:
         self._loop = loop
         self._receiver = receiver
         self._log = Reader(ends.cells, keeps=keeps_outcomes)
+        self.hatch = Answerer(ends.cells, self)
+        """Where the worker asks what can be answered at once."""
+        self.sent = 0
+        """How many messages were sent, or are to be."""
+        self._received = 0
+        """How many messages were received."""
         self._connection = Connection()
         self._is_open = True
         self._is_closed = False
@@ -111,6 +121,7 @@ class ConductorLink:
             ends.cells[cells.KEPT] = 1
         to_stdout, to_stderr = outputs or (Output("stdout"), Output("stderr"))
         self._output = to_stderr
+        self._is_paused = False
         self._forwarders = [
             LineForwarder(loop, descriptor, output)
             for descriptor, output in ((ends.stdout, to_stdout), (ends.stderr, to_stderr))
@@ -201,13 +212,13 @@ class ConductorLink:
         """Send a message as soon as the worker has room for it. To the dead, it is dropped."""
         if self._is_open:
             if self.ahead:
-                for first in self.ahead.take():
-                    self._connection.send(first)
+                self._queue_news()
             self.send_frame(to_segments(message, 0))
 
     def send_frame(self, segments: list[bytes | memoryview]) -> None:
         """Send a message that was made into a frame."""
         if self._is_open:
+            self.sent += 1
             if len(segments) == 1 and not self._connection.outbox:
                 segments = self._rest_of(segments[0])
             self._connection.outbox.append(segments)
@@ -231,6 +242,22 @@ class ConductorLink:
         if commands:
             self._ring()
 
+    def pause(self) -> None:
+        """Read no more for now: a worker that has much to say, or to print, waits then."""
+        self._is_paused = True
+        if self._is_open:
+            self._loop.remove_reader(self._ends.job_link)
+        for forwarder in self._forwarders:
+            forwarder.pause()
+
+    def resume(self) -> None:
+        """Read on."""
+        self._is_paused = False
+        if self._is_open:
+            self._begin_reading()
+        for forwarder in self._forwarders:
+            forwarder.resume()
+
     def tick(self) -> None:
         """Pass on outcomes that nobody has announced."""
         if not self._is_open or not (self._log.has_news or self._stash[0]):
@@ -241,6 +268,31 @@ class ConductorLink:
             while self._read_job_link():
                 pass
             self._apply(total)
+
+    def catch_up(self, messages: int, outcomes: int) -> bool:
+        """Pass on what the worker has said until it had said so much; return whether that is done.
+
+        Args:
+            messages: how many in all.
+            outcomes: likewise.
+        """
+        if self._received < messages:
+            self._on_readable()
+        with self._guard():
+            self._apply(outcomes)
+        return self._is_open and self._received >= messages
+
+    def send_news(self) -> None:
+        """Send what the worker must be told before it is told anything else."""
+        if self.ahead and self._is_open:
+            self._queue_news()
+            if not self._is_writing:
+                self._flush()
+
+    def _queue_news(self) -> None:
+        for first in self.ahead.take() if self.ahead else ():
+            self.sent += 1
+            self._connection.send(first)
 
     def finish(self) -> None:
         """Pass on everything the dead worker has said, and close.
@@ -257,6 +309,7 @@ class ConductorLink:
         self._stop_reading()
         self._is_closed = True
         self._log.close()
+        self.hatch.close()
         self._ends.close()
 
     # Reading
@@ -267,7 +320,7 @@ class ConductorLink:
     def _on_readable(self) -> None:
         try:
             for _ in range(_READS_AT_ONCE):
-                if not self._read_job_link():
+                if self._is_paused or not self._read_job_link():
                     return
         except ProtocolError as error:
             self._on_garbage(error)
@@ -302,6 +355,7 @@ class ConductorLink:
             return False
         is_full = count == len(room)
         for outcomes, message in self._connection.received(count):
+            self._received += 1
             self._apply(outcomes)
             self._receiver.on_message(self._worker_id, message)
         return is_full
@@ -418,7 +472,15 @@ class LineForwarder:
         self._output = output
         self._begun = b""
         """A line that has not ended yet."""
-        loop.add_reader(descriptor, self._on_readable)
+        self.resume()
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        self._loop.remove_reader(self._descriptor)
+
+    def resume(self) -> None:
+        """Read on."""
+        self._loop.add_reader(self._descriptor, self._on_readable)
 
     def finish(self) -> None:
         """Pass on what is left, and read no more. The caller closes the descriptor."""

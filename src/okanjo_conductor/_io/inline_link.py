@@ -116,6 +116,8 @@ class InlineLink(ConductorLink):
 class InlineWorkerLink:
     """The worker's end. It has what `WorkerLink` has, as far as that makes sense."""
 
+    hatch = None
+
     def __init__(self, page: int, conductor: InlineLink, loop: Loop) -> None:
         self.cells = cells.map_page(page)
         self.log = Writer(self.cells, self._wait_for_room)

@@ -6,10 +6,10 @@ new process boots while this one goes on loading.
 
 from __future__ import annotations
 
+import _socket as socket  # `socket` itself takes 3 ms to load: time enough when the process boots
 import os
-import socket
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from okanjo_conductor._io import bootstrap, groups
@@ -38,12 +38,15 @@ class Launched:
         self, boot: Boot, env: dict[str, str], deadman: int, python: str | None = None
     ) -> None:
         self.socket, theirs = socket.socketpair()
-        with ExitStack() as undo, theirs:
-            undo.callback(self.socket.close)
+        try:
             for end in (self.socket, theirs):
                 end.setblocking(True)  # socket.setdefaulttimeout() may have said otherwise
             self.pid = _spawn(theirs.fileno(), env, python or sys.executable)
-            undo.pop_all()
+        except BaseException:
+            self.socket.close()
+            raise
+        finally:
+            theirs.close()
         with suppress(OSError):  # it died at once: its exit tells
             bootstrap.send(self.socket, boot, [deadman])
 

@@ -10,9 +10,9 @@ As in asyncio, a callback that raises is logged and the loop goes on; ``Keyboard
 
 from __future__ import annotations
 
+import _socket as socket  # as in `launching`
 import heapq
 import selectors
-import socket
 from collections import deque
 from contextlib import suppress
 from itertools import count

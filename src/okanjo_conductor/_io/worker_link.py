@@ -12,6 +12,7 @@ from time import sleep
 
 from okanjo_conductor._io import cells
 from okanjo_conductor._io.descriptors import move_up
+from okanjo_conductor._io.hatch import Asker
 from okanjo_conductor._io.outcome_log import Writer
 from okanjo_conductor._wire.connection import Connection
 from okanjo_conductor._wire.messages import Bell, to_segments
@@ -42,6 +43,10 @@ class WorkerLink:
         """Descriptor to write about this process's threads to."""
         self._bell = bell
         self._bell_inode = os.fstat(bell).st_ino
+        self.hatch: Asker | None = None
+        """Where to ask what can be answered at once; None: there is none, or not yet."""
+        self.sent = 0
+        """How many messages were sent."""
         self._connection = Connection()
         self._sending = threading.Lock()
         self._wake_read, self._wake_write = map(move_up, os.pipe())
@@ -73,11 +78,13 @@ class WorkerLink:
             if len(segments) == 1 and not outbox:
                 sent = self._socket.send(segments[0])
                 if sent == len(segments[0]):
+                    self.sent += 1
                     return
                 segments[0] = memoryview(segments[0])[sent:]
             outbox.append(segments)
             while outbox:
                 outbox.sent(self._socket.sendmsg(outbox.views()))
+            self.sent += 1
 
     def _wait_for_room(self) -> None:
         """Have the conductor read the outcome log."""
@@ -147,6 +154,10 @@ class WorkerLink:
                 is_here = True
         return is_here
 
+    def open_hatch(self) -> None:
+        """Let the worker ask at the hatch, if the memory has one."""
+        self.hatch = Asker(self.cells)
+
     def wake(self) -> None:
         """End a `wait` of another thread, or the next one."""
         with self._users_change, suppress(BlockingIOError):  # it has been woken often enough
@@ -178,6 +189,7 @@ class WorkerLink:
                 return
         self.is_abandoned = True
         self._socket.close()
+        self._close_hatch()
         self.log.close()
         self.cells.release()
         for descriptor in (self._bell, self.black_box, self._wake_read, self._wake_write):
@@ -192,9 +204,14 @@ class WorkerLink:
         if self._has_bell():
             os.close(self._bell)
         self.log.abandon()
+        self._close_hatch()
         # A thread that is not here may have held them.
         self._sending, self._users_change = threading.Lock(), threading.Lock()
         self.on_abandoned()
+
+    def _close_hatch(self) -> None:
+        if self.hatch is not None:
+            self.hatch.close()
 
     def _read(self, flags: int) -> list[AnyMessage]:
         count = self._socket.recv_into(self._connection.room(), 0, flags)

@@ -306,6 +306,9 @@ AnyMessage: TypeAlias = (
 
 PLAIN: Final = frozenset({int, float, bool, type(None), str, bytes})
 """Types of a user's values that may travel as plain data: marshalled, which takes half the time."""
+UNSEEN: Final = ()
+"""What stands for an entry of a lookup, ``(value,)`` or None, where it has to be asked for with
+`LookUp`."""
 _TYPES: dict[int, type[Any]] = {
     1: Ready,
     2: Bell,

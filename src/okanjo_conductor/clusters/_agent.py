@@ -4,8 +4,8 @@ One per node, in a process that an engine (Ray, Dask) has placed. Its workers ar
 of `_processes`: claims, recall, blame, time limits, stacks, the dead man's pipe and replacement are
 those of one machine, and only what comes of them travels.
 
-It speaks with `_remote` in *packets*: a packet is the pickle of a number and of a list of entries,
-tuples of a verb and its arguments. Engines need not keep them in order: the number does.
+It speaks with `_remote` in *packets* of entries, tuples of a verb and its arguments (`_packets`).
+Engines need not keep packets in order. All that is said of one worker stays in order.
 
     to the agent                                  to the conductor
     start order         become a worker           hello facts        what this node runs
@@ -16,7 +16,9 @@ tuples of a verb and its arguments. Engines need not keep them in order: the num
     interrupt id ordinal limit                    recalled id number kept
     dump_stack, terminate, kill id                claim id ordinal   it executes this one for long
     measure             tell how large they are   box id text        what it wrote of its threads
+    ping time           answer                    pong time
     close                                         output id name bytes
+                                                  got size           a large packet has arrived
                                                   memory id bytes ordinal
                                                   garbage id text
                                                   exited id …        and what its cells say
@@ -26,6 +28,11 @@ An empty packet is a *beat*: the conductor lives, and counts on this agent. Wher
 time of the *lease*, the agent ends itself and its workers. So a conductor whom the engine has told
 that an agent is dead need wait for that time only, and may then hand its jobs to others: what an
 engine calls dead may well be alive behind a broken network.
+
+*Flow.* What a worker has said waits here until the engine takes it, and engines take what the
+conductor has time for. Where too much of one worker waits, its links are read no more until it is
+less, so that worker waits, and the others do not. In the other direction the conductor has no more
+than a few large packets under way.
 """
 
 from __future__ import annotations
@@ -48,6 +55,7 @@ from okanjo_conductor._plain import Plain
 from okanjo_conductor._wire import messages as msg
 from okanjo_conductor._wire import pickling
 from okanjo_conductor.clusters._base import load_worker_side
+from okanjo_conductor.clusters._packets import PIECE, SELF, Inbox, Outbox
 from okanjo_conductor.clusters._processes import ProcessCrew
 from okanjo_conductor.clusters.local import LocalCluster
 
@@ -64,6 +72,10 @@ PROTOCOL = 1
 """Raised whenever what travels changes: agent and conductor of different ones do not talk."""
 BEAT = b""
 """The packet that says nothing but that the conductor lives."""
+LARGE = 1 << 16
+"""Bytes from which a packet is counted: its arrival is told."""
+BACKLOG = 4 * PIECE
+"""Bytes of one worker that may wait here until they are taken, but for the last entry."""
 _TICK = 0.02
 """Seconds between looks at workers, as in a run on one machine."""
 _MEASURE_EVERY = 0.1
@@ -86,68 +98,60 @@ def now() -> float:
     return time.clock_gettime(_CLOCK)
 
 
-class Ordered:
-    """Puts packets in order: engines may deliver them in any."""
-
-    def __init__(self) -> None:
-        self._next = 0
-        self._early: dict[int, list[Any]] = {}
-
-    def take(self, packet: bytes) -> list[Any]:
-        """Return the entries that are due now that this packet has come."""
-        number, entries = pickling.loads(packet)
-        self._early[number] = entries
-        due: list[Any] = []
-        while self._next in self._early:
-            due += self._early.pop(self._next)
-            self._next += 1
-        return due
-
-
 class _Sender:
-    """Entries on their way to whoever takes them, from any thread: gathered while nobody does."""
+    """What is to be said, for whoever takes it, from any thread: gathered while nobody does."""
 
     def __init__(self) -> None:
-        self._entries: list[Any] = []
-        self._number = 0
+        self._outbox = Outbox()
         self._news = threading.Condition()
+        self._last: tuple[Any, ...] | None = None
+        """What is to be said when all else is."""
         self._is_closed = False
 
-    def put(self, entries: list[Any]) -> None:
-        """Add entries."""
+    def put(self, lane: int, entry: tuple[Any, ...]) -> None:
+        """Add an entry; it may wait for `notify`."""
         with self._news:
-            self._entries += entries
+            self._outbox.put(lane, entry)
+
+    def notify(self) -> None:
+        """Have what there is taken."""
+        with self._news:
             self._news.notify()
 
-    def close(self) -> None:
-        """Nothing will come any more."""
+    def close(self, *last: Any) -> None:
+        """Nothing will come any more but this entry."""
         with self._news:
+            self._last = last
             self._is_closed = True
             self._news.notify_all()
+
+    def backlog(self, lane: int) -> int:
+        """Tell how many bytes of a lane nobody has taken."""
+        with self._news:
+            return self._outbox.size_of(lane)
 
     def take(self, patience: float) -> bytes | None:
         """Return a packet of what there is, or a beat after that time; None: there is no more."""
         with self._news:
-            self._news.wait_for(lambda: self._entries or self._is_closed, patience)
-            entries, self._entries = self._entries, []
-            if not entries:
-                return None if self._is_closed else BEAT
-            number = self._number
-            self._number += 1
-        return pickling.dumps((number, entries), 5)
+            self._news.wait_for(lambda: self._outbox or self._is_closed, patience)
+            if not self._outbox and self._last:
+                self._outbox.put(SELF, self._last)
+                self._last = None
+            if self._outbox:
+                return self._outbox.take()
+            return None if self._is_closed else BEAT
 
 
 class _Relay(Output):
     """One of a worker's streams, whose lines go to the conductor."""
 
-    def __init__(self, name: str, worker_id: int, say: Callable[..., None]) -> None:
+    def __init__(self, name: str, say: Callable[[str, bytes], None]) -> None:
         super().__init__(name)
-        self._worker_id = worker_id
         self._say = say
 
     def write(self, data: bytes) -> None:
         """Pass whole lines on."""
-        self._say("output", self._worker_id, self._name, data)
+        self._say(self._name, data)
 
 
 class _Worker(Plain):
@@ -165,6 +169,8 @@ class _Worker(Plain):
     """How much of what it wrote about its threads was sent."""
     box_until: float = 0.0
     """Until when to look whether there is more."""
+    is_paused: bool = False
+    """Whether it has said so much that nobody has taken that it has to wait."""
 
 
 class Agent:
@@ -188,9 +194,9 @@ class Agent:
         self._heard = now()
         self._inbox: deque[bytes] = deque()
         self._sender = _Sender()
-        self._out: list[Any] = []
-        """Entries of this turn of the loop."""
-        self._order = Ordered()
+        self._is_noticed = False
+        """Whether what was said in this turn of the loop will be taken after it."""
+        self._packets = Inbox()
         self._workers: dict[int, _Worker] = {}
         self._crew: ProcessCrew | None = None
         self._memory: int | None = None
@@ -233,7 +239,7 @@ class Agent:
             self._loop.run_forever()
         finally:
             self._loop.close()
-            self._sender.close()
+            self._sender.close("closed")  # it may be killed from here on
 
     def _begin(self) -> None:
         protocol, version, python, *rest = self._setup
@@ -296,7 +302,10 @@ class Agent:
             load_worker_side("lookups._carrying").drop(*copy)
 
     def _outputs_of(self, worker_id: int) -> tuple[Output, Output]:
-        return _Relay("stdout", worker_id, self._say), _Relay("stderr", worker_id, self._say)
+        def say(name: str, data: bytes) -> None:
+            self._say_at_length(worker_id, "output", name, data)
+
+        return _Relay("stdout", say), _Relay("stderr", say)
 
     def _check_lease(self) -> None:
         if now() - self._heard > self._lease:
@@ -323,27 +332,46 @@ class Agent:
             worker.link.finish()
         self._workers.clear()
         self._drop_blobs()
-        self._say("closed")  # it may be killed from here on
-        self._flush()
         self._loop.stop()
 
     # What goes out
 
-    def _say(self, *entry: Any) -> None:
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        self._out.append(entry)
+    def _say(self, verb: str, *args: Any) -> None:
+        """Say something of this agent."""
+        self._put(SELF, (verb, *args))
 
-    def _flush(self) -> None:
-        if self._out:
-            entries, self._out = self._out, []
-            self._sender.put(entries)
+    def _say_of(self, worker_id: int, verb: str, *args: Any) -> None:
+        """Say something of a worker."""
+        self._put(worker_id, (verb, worker_id, *args))
+
+    def _say_at_length(self, worker_id: int, verb: str, *args: Any) -> None:
+        """Pass on what a worker says, who may have much to say."""
+        self._say_of(worker_id, verb, *args)
+        worker = self._workers.get(worker_id)
+        if worker is not None and not worker.is_paused:
+            worker.is_paused = self._sender.backlog(worker_id) > BACKLOG
+            if worker.is_paused:
+                worker.link.pause()
+
+    def _put(self, lane: int, entry: tuple[Any, ...]) -> None:
+        self._sender.put(lane, entry)
+        if not self._is_noticed:
+            self._is_noticed = True
+            self._loop.call_soon(self._notify)
+
+    def _notify(self) -> None:
+        self._is_noticed = False
+        self._sender.notify()
 
     def _tick(self) -> None:
         if self._is_closing:
             return
         for worker_id, worker in tuple(self._workers.items()):
-            worker.link.tick()
+            if worker.is_paused and self._sender.backlog(worker_id) < BACKLOG:
+                worker.is_paused = False
+                worker.link.resume()
+            if not worker.is_paused:
+                worker.link.tick()
             self._tell_claim(worker_id, worker)
             if worker.box_until:
                 self._tell_box(worker_id, worker)
@@ -361,26 +389,29 @@ class Agent:
         worker.claimed = claimed
         if lasts and claimed != worker.told:
             worker.told = claimed
-            self._say("claim", worker_id, claimed)
+            self._say_of(worker_id, "claim", claimed)
 
     def _tell_box(self, worker_id: int, worker: _Worker) -> None:
         text = cells.black_box(worker.link.cells, worker.box_sent)
         if text:
             worker.box_sent += len(text)
-            self._say("box", worker_id, text)
+            self._say_of(worker_id, "box", text)
 
     def _tell_memory(self) -> None:
         for worker_id, worker in self._workers.items():
             rss = None if worker.pid is None else rss_of(worker.pid)
             if rss is not None:
                 claimed = worker.told = worker.link.last_started() or 0
-                self._say("memory", worker_id, rss, claimed)
+                self._say_of(worker_id, "memory", rss, claimed)
 
     # What comes in
 
     def _read(self) -> None:
         while self._inbox:
-            for verb, *args in self._order.take(self._inbox.popleft()):
+            packet = self._inbox.popleft()
+            if len(packet) >= LARGE:
+                self._say("got", len(packet))
+            for verb, *args in self._packets.take(packet):
                 if not self._is_closing:
                     _DO[verb](self, *args)
 
@@ -389,7 +420,7 @@ class Agent:
         try:
             link = self._crew.start_worker(order, None)
         except OSError as error:
-            self._say("exited", order.worker_id, None, None, str(error), None, None, None)
+            self._say_of(order.worker_id, "exited", None, None, str(error), None, None, None)
             return
         self._workers[order.worker_id] = _Worker(link)
 
@@ -410,7 +441,7 @@ class Agent:
 
     def _recall(self, worker_id: int, number: int, last: Any) -> None:
         def answer(kept: int) -> None:
-            self._say("recalled", worker_id, number, kept)
+            self._say_of(worker_id, "recalled", number, kept)
 
         if worker_id in self._workers:
             self._workers[worker_id].link.recall(last, answer)
@@ -436,6 +467,9 @@ class Agent:
     def _begin_measuring(self) -> None:
         self._measures = True
 
+    def _answer(self, time: float) -> None:
+        self._say("pong", time)
+
     # What the workers do (Watcher)
 
     def on_worker_started(self, worker_id: int, pid: int) -> None:
@@ -443,7 +477,7 @@ class Agent:
         worker = self._workers.get(worker_id)
         if worker is not None:
             worker.pid = pid
-        self._say("started", worker_id, pid)
+        self._say_of(worker_id, "started", pid)
 
     def on_worker_exited(
         self, worker_id: int, code: int | None, signal: str | None, detail: str
@@ -457,15 +491,25 @@ class Agent:
         self._tell_box(worker_id, worker)
         link.finish()
         del self._workers[worker_id]
-        self._say("exited", worker_id, code, signal, detail, *found)
+        self._say_of(worker_id, "exited", code, signal, detail, *found)
+
+    def on_no_place(self, detail: str) -> None:
+        """Not told by a crew of processes: this machine is there."""
+        raise AssertionError(detail)
+
+    def on_room(self, slots: int) -> None:
+        """Not told by a crew of processes: there is no more of this machine than there was."""
+        raise AssertionError(slots)
 
     def on_message(self, worker_id: int, message: AnyMessage) -> None:
         """A worker sent a message."""
+        if isinstance(message, msg.Bell):
+            return  # what it has rung for was passed on
         if isinstance(message, msg.Ready):
             worker = self._workers[worker_id]
             worker.is_parallel = message.concurrency > 1
             worker.link.note_urgent(message.urgent)
-        self._say("message", worker_id, message)
+        self._say_at_length(worker_id, "message", message)
 
     def on_outcomes(
         self, worker_id: int, ordinals: list[int], nanoseconds: list[int], results: list[Any]
@@ -473,11 +517,11 @@ class Agent:
         """A worker has written outcome records."""
         if tuple in map(type, results):  # a failure: perhaps at a time limit, with a stack
             self._tell_box(worker_id, self._workers[worker_id])
-        self._say("outcomes", worker_id, ordinals, nanoseconds, results)
+        self._say_of(worker_id, "outcomes", ordinals, nanoseconds, results)
 
     def on_garbage(self, worker_id: int, error: ProtocolError) -> None:
         """A worker's links carry garbage."""
-        self._say("garbage", worker_id, str(error))
+        self._say_of(worker_id, "garbage", str(error))
 
 
 def _skew(theirs: tuple[Any, ...], here: tuple[Any, ...]) -> str:
@@ -505,5 +549,6 @@ _DO: dict[str, Callable[..., None]] = {
     "terminate": Agent._terminate,
     "kill": Agent._kill,
     "measure": Agent._begin_measuring,
+    "ping": Agent._answer,
     "close": Agent._close,
 }

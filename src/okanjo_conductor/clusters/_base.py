@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     from okanjo_conductor._io.bootstrap import Boot, Start
     from okanjo_conductor._io.conductor_link import Ahead, Receiver
+    from okanjo_conductor._io.hatch import Answerer
     from okanjo_conductor._io.loops import Loop
     from okanjo_conductor._io.threads import Callers
     from okanjo_conductor._types import Ordinal
@@ -107,6 +108,12 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
         ) -> None:
             """The worker is gone, or will never be. Called once per worker that was started."""
 
+        def on_no_place(self, detail: str) -> None:
+            """There is no place for any worker, and no hope of one: the run cannot go on."""
+
+        def on_room(self, slots: int) -> None:
+            """There is room for so many workers now; told by clusters whose nodes come and go."""
+
     class Link(Protocol):
         """What connects a run with one worker. `_io.conductor_link` has the usual one."""
 
@@ -114,6 +121,16 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
         """How many objects of ``__main__`` the worker has; kept by the run."""
         ahead: Ahead | None
         """What the worker must be told before anything else."""
+
+        @property
+        def hatch(self) -> Answerer | None:
+            """Where the worker asks what can be answered at once; None: it is out of reach."""
+            ...
+
+        @property
+        def round_trip(self) -> float:
+            """Seconds from a word to the answer to it, as far as is known; 0: hardly any."""
+            ...
 
         @property
         def stderr(self) -> str:

@@ -246,7 +246,7 @@ class _Process:
         self._failure = ""
         self._status: tuple[int | None, str | None] = (None, None)
         """Exit code or signal, once it is gone."""
-        self._socket = launched.socket
+        self._socket = socket.socket(fileno=launched.socket.detach())
         self._pid = launched.pid
         self._has_left = False
         """It is gone and reaped."""

@@ -10,7 +10,8 @@ What travels is told in `_agent`. An engine knows nothing of workers or jobs.
 *Placement.* A node has room for so many slots. There is an agent on as many nodes as there are
 workers, and the workers are spread over them evenly. What finds no room waits: for a node to join,
 or for a slot to be given back. Where no agent at all has come up within `placement_timeout`, the
-workers' starts fail, with what was asked for and what there is.
+run ends, with what was asked for and what there is; where some have, they take what they have room
+for, and a warning tells the same.
 
 *Loss.* An agent that is lost takes its workers with it, and none of their jobs is charged. Where
 the engine knows that the process is dead, that is told at once; else when its lease must be over,
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,10 +31,10 @@ from okanjo_conductor._io import stacks
 from okanjo_conductor._io.conductor_link import Output
 from okanjo_conductor._io.loggers import log
 from okanjo_conductor._plain import Frozen
-from okanjo_conductor._wire import pickling
 from okanjo_conductor._wire.messages import to_segments
-from okanjo_conductor.clusters._agent import BEAT, Ordered, setup_for
+from okanjo_conductor.clusters._agent import BEAT, LARGE, setup_for
 from okanjo_conductor.clusters._base import Cluster, Crew, Launch, Program
+from okanjo_conductor.clusters._packets import PIECE, SELF, Inbox, Outbox
 from okanjo_conductor.errors import ConfigurationError, ProtocolError
 
 if TYPE_CHECKING:
@@ -51,6 +53,10 @@ _MARGIN = 0.5
 """Seconds that are waited beyond a lease: what was under way to the agent when it was lost."""
 _SILENCE = 6
 """Leases after which an agent that says nothing at all is given up."""
+_UNDER_WAY = 4 * PIECE
+"""Bytes in large packets that may be under way to an agent before the next one is sent."""
+_PINGS = 5
+"""Round trips that are remembered. The shortest counts: the others tell of load, not of the way."""
 _CLOSING = 5.0
 """Seconds that agents may take to end their workers and themselves."""
 
@@ -90,7 +96,11 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
             """
 
     class Engine(Protocol):
-        """What places agents, and reaches them. All but `beat` is called in the run's thread."""
+        """What places agents, and reaches them. All but `beat` is called in the run's thread.
+
+        It takes packets from an agent (`_agent.Agent.take`) no faster than `Events.on_packet` gets
+        them, but for a few: the others wait with the agent, which lets its workers wait.
+        """
 
         def open(self, loop: Loop, events: Events) -> None:
             """Begin to look for nodes, and to tell of them as they come and go."""
@@ -99,6 +109,10 @@ if TYPE_CHECKING:  # making protocols takes a while, in every new process
             self, agent_id: int, node: str, setup: tuple[Any, ...], blobs: dict[str, bytes]
         ) -> None:
             """Start an agent on a node. The blobs are the same for all, and may be large."""
+
+        def why_silent(self, node: Node) -> str:
+            """Say, in a sentence to be added, what an agent there may be waiting for."""
+            ...
 
         def put(self, agent_id: int, packet: bytes) -> None:
             """Send a packet; to who is gone, it is dropped."""
@@ -180,6 +194,7 @@ class RemoteLink:
         self._say = say
         self.definitions_sent = 0
         self.ahead: Ahead | None = None
+        self.hatch = None
         self.stdout, self._stderr = Output("stdout"), Output("stderr")
         self._box = ""
         self._box_read = 0
@@ -192,6 +207,12 @@ class RemoteLink:
         self._recalls: dict[int, Callable[[Ordinal], None]] = {}
         self._recalled = 0
         self.is_open = True
+        self.home: _Agent | None = None
+
+    @property
+    def round_trip(self) -> float:
+        """Seconds that its agent needs for an answer; 0: it is at home with none."""
+        return 0.0 if self.home is None else self.home.round_trip
 
     @property
     def stderr(self) -> str:
@@ -299,30 +320,69 @@ class _Agent:
         self.id = agent_id
         self.node = node
         self._put = put
-        self._out: list[Any] = []
-        self._number = 0
-        self.order = Ordered()
+        self._outbox = Outbox()
+        self._is_due = False
+        """Whether what was said in this turn of the loop goes out after it."""
+        self._under_way = 0
+        """Bytes in large packets whose arrival was not told."""
+        self.packets = Inbox()
         self.is_ready = False
+        self.is_late = False
+        """It has not come up in the time for that; it still may."""
         self.is_lost = False
         self.has_closed = False
         self.refusal = ""
         self.heard = 0.0
+        self._trips: deque[float] = deque(maxlen=_PINGS)
+        """How long the last answers took."""
+        self._pings = 0
         self.slots: dict[int, set[int]] = {}
         """By slot, its workers: a slot that is recycled has two, and needs no room for both."""
 
-    def say(self, loop: Loop, entry: tuple[Any, ...]) -> None:
+    def say(self, loop: Loop, entry: tuple[Any, ...], worker_id: int = SELF) -> None:
         """Send an entry, with all others of this turn of the loop."""
-        if not self._out:
+        self._outbox.put(worker_id, entry)
+        if not self._is_due:
+            self._is_due = True
             loop.call_soon(self.flush)
-        self._out.append(entry)
 
     def flush(self) -> None:
-        """Send what there is."""
-        entries, self._out = self._out, []
-        if entries and not self.is_lost:
-            packet = pickling.dumps((self._number, entries), 5)
-            self._number += 1
-            self._put(self.id, packet)
+        """Send what there is, as far as the way is free."""
+        self._is_due = False
+        while self._outbox and self._under_way < _UNDER_WAY:
+            packet = self._outbox.take()
+            if len(packet) >= LARGE:
+                self._under_way += len(packet)
+            if not self.is_lost:
+                self._put(self.id, packet)
+
+    def close(self, loop: Loop) -> None:
+        """Have it end, at once."""
+        self._outbox.clear()
+        self._under_way = 0
+        self.say(loop, ("close",))
+        self.flush()
+
+    def note_arrival(self, size: int) -> None:
+        """A large packet has arrived: there is room for others."""
+        self._under_way -= size
+        self.flush()
+
+    @property
+    def round_trip(self) -> float:
+        """Seconds until an answer comes, once a first one has."""
+        return min(self._trips, default=0.0)
+
+    def ping(self, loop: Loop) -> None:
+        """Have it answer."""
+        self.say(loop, ("ping", loop.time()))
+
+    def note_answer(self, loop: Loop, asked: float) -> None:
+        """It has answered; ask again, the first times."""
+        self._trips.append(loop.time() - asked)
+        self._pings += 1
+        if self._pings < _PINGS:
+            self.ping(loop)
 
     def leave(self, worker_id: int) -> None:
         """Forget a worker."""
@@ -368,8 +428,6 @@ class RemoteCrew(Crew):
         """Workers without a place."""
         self._before: dict[int, list[tuple[Any, ...]]] = {}
         """What they shall be told once they have one."""
-        self._failure = ""
-        """Why no worker can be started."""
         self._timer: Timer | None = None
         """Until those who wait have waited long enough."""
         self._has_warned = False
@@ -391,13 +449,7 @@ class RemoteCrew(Crew):
         self._blobs.update((name, pack()) for name, pack in find().items())
 
     def start_worker(self, order: Start, page: str | None) -> RemoteLink:  # noqa: ARG002 - no memory of theirs is here
-        """Find a place for a worker, or let it wait for one.
-
-        Raises:
-            OSError: there was no place for any within the time for that.
-        """
-        if self._failure:
-            raise OSError(self._failure)
+        """Find a place for a worker, or let it wait for one."""
         worker_id = order.worker_id
         link = RemoteLink(worker_id, partial(self._say, worker_id))
         self._links[worker_id] = link
@@ -460,8 +512,7 @@ class RemoteCrew(Crew):
             self._timer.cancel()
         self._silence_timer.cancel()
         for agent in self._agents.values():
-            agent.say(self._loop, ("close",))
-            agent.flush()
+            agent.close(self._loop)
         self._patience_timer = self._loop.call_later(_CLOSING, self._close_engine)
         self._close_when_empty()
 
@@ -488,13 +539,17 @@ class RemoteCrew(Crew):
                     self._engine.beat(agent_id)
 
     def _watch_silence(self) -> None:
-        """Give up agents that say nothing for long, not even that they live."""
+        """Ask agents for an answer; give up those that say nothing for long, not even that."""
         now = self._loop.time()
         for agent in tuple(self._agents.values()):
-            if agent.is_ready and now - agent.heard > _SILENCE * self._lease:
-                self._engine.kill_agent(agent.id)
-                detail = f"it has said nothing for {now - agent.heard:.0f} s"
-                self.on_lost(agent.id, detail, is_certain=False)
+            if not agent.is_ready:
+                continue
+            if now - agent.heard <= _SILENCE * self._lease:
+                agent.ping(self._loop)
+                continue
+            self._engine.kill_agent(agent.id)
+            detail = f"it has said nothing for {now - agent.heard:.0f} s"
+            self.on_lost(agent.id, detail, is_certain=False)
         self._silence_timer = self._loop.call_later(self._lease, self._watch_silence)
 
     # Placement
@@ -502,7 +557,7 @@ class RemoteCrew(Crew):
     def _say(self, worker_id: int, *entry: Any) -> None:
         agent = self._homes.get(worker_id)
         if agent is not None:
-            agent.say(self._loop, entry)
+            agent.say(self._loop, entry, worker_id)
         elif worker_id in self._waiting:
             self._before[worker_id].append(entry)
 
@@ -546,17 +601,17 @@ class RemoteCrew(Crew):
         share = -(-len(self._links) // max(1, len(self._agents)))
         free = [agent for agent in ready if len(agent.slots) < agent.node.room]
         fair = [agent for agent in free if len(agent.slots) < share]
-        if not fair and all(agent.is_ready for agent in self._agents.values()):
+        if not fair and all(agent.is_ready or agent.is_late for agent in self._agents.values()):
             fair = free  # nobody else will take it
         return min(fair, key=lambda agent: len(agent.slots) / agent.node.room, default=None)
 
     def _settle(self, worker_id: int, order: Start, agent: _Agent) -> None:
         del self._waiting[worker_id]
-        self._homes[worker_id] = agent
+        self._homes[worker_id] = self._links[worker_id].home = agent
         agent.slots.setdefault(order.slot, set()).add(worker_id)
-        agent.say(self._loop, ("start", order))
+        agent.say(self._loop, ("start", order), worker_id)
         for entry in self._before.pop(worker_id):
-            agent.say(self._loop, entry)
+            agent.say(self._loop, entry, worker_id)
 
     def _stop_waiting(self) -> None:
         if self._timer is not None:
@@ -566,26 +621,22 @@ class RemoteCrew(Crew):
     def _run_out_of_patience(self) -> None:
         """Somebody has waited long: fail if nobody has found a place, else say so, once."""
         self._timer = None
-        if not any(agent.is_ready for agent in self._agents.values()):
-            detail = f"no place was found within {self._patience:g} s: {self._facts}"
-            if self._agents:
-                silent = ", ".join(agent.node.label for agent in self._agents.values())
-                detail += f". An agent was asked for, and has not answered, on {silent}"
-            self._fail(detail)
-        elif not self._has_warned:
+        silent = [agent for agent in self._agents.values() if not agent.is_ready]
+        facts = self._facts + "".join(map(self._engine.why_silent, (a.node for a in silent)))
+        if len(silent) == len(self._agents):
+            self._watcher.on_no_place(f"none was found within {self._patience:g} s: {facts}")
+            return
+        for agent in silent:
+            agent.is_late = True  # others take the workers that it was to have
+        self._place()
+        if self._waiting and not self._has_warned:
             self._has_warned = True
             log().warning(
                 "%d of %d workers wait for a place: %s. The run goes on with the others",
                 len(self._waiting),
                 len(self._links),
-                self._facts,
+                facts,
             )
-
-    def _fail(self, detail: str) -> None:
-        """Let no worker wait any longer."""
-        self._failure = detail
-        for worker_id in tuple(self._waiting):
-            self._loop.call_soon(self._end, worker_id, None, None, detail)
 
     def _end(self, worker_id: int, code: int | None, signal: str | None, detail: str) -> None:
         """Tell of a worker's end, once."""
@@ -604,17 +655,18 @@ class RemoteCrew(Crew):
     def on_nodes(self, nodes: list[Node], facts: str) -> None:
         """Nodes have come or gone."""
         self._nodes, self._facts = nodes, facts
-        if nodes:
-            self._failure = ""
+        if nodes and not self._is_closing:
+            self._watcher.on_room(sum(node.room for node in nodes))
         names = {node.name for node in nodes}
         for agent in tuple(self._agents.values()):
             if agent.node.name not in names:
+                self._engine.kill_agent(agent.id)  # it may be alive, and hear of it
                 self.on_lost(agent.id, "its node has left the cluster", is_certain=False)
         self._place()
 
     def on_failed(self, detail: str) -> None:
         """The engine cannot be reached."""
-        self._fail(detail)
+        self._watcher.on_no_place(detail)
 
     def on_lost(self, agent_id: int, detail: str, *, is_certain: bool) -> None:
         """An agent is gone: so are its workers, at the latest when its lease is over."""
@@ -633,15 +685,15 @@ class RemoteCrew(Crew):
         self._loop.call_later(hold, self._end_all_of, agent, detail)
 
     def _on_failed_agent(self, agent: _Agent, detail: str) -> None:
-        """An agent could not be started: without any other, nothing can."""
+        """An agent could not be started: try another node; without any, nothing can be done."""
         why = f"the agent on {agent.node.label} could not be started: {agent.refusal or detail}"
         self._nodes = [node for node in self._nodes if node.name != agent.node.name]
         self._facts = why
-        if self._agents:
+        if self._agents or self._nodes:
             log().warning("%s", why)
             self._place()
         else:
-            self._fail(why)
+            self._watcher.on_no_place(why)
 
     def _end_all_of(self, agent: _Agent, detail: str) -> None:
         for worker_id in [w for w, home in self._homes.items() if home is agent]:
@@ -659,7 +711,7 @@ class RemoteCrew(Crew):
         agent.heard = self._loop.time()
         if packet == BEAT:
             return
-        for verb, *args in agent.order.take(packet):
+        for verb, *args in agent.packets.take(packet):
             handle = _OF_AGENTS.get(verb)
             if handle is not None:
                 handle(self, agent, *args)
@@ -670,9 +722,16 @@ class RemoteCrew(Crew):
 
     def _on_hello(self, agent: _Agent, _pid: int) -> None:
         agent.is_ready = True
+        agent.ping(self._loop)
         if self._is_measuring:
             agent.say(self._loop, ("measure",))
         self._place()
+
+    def _on_pong(self, agent: _Agent, asked: float) -> None:
+        agent.note_answer(self._loop, asked)
+
+    def _on_got(self, agent: _Agent, size: int) -> None:
+        agent.note_arrival(size)
 
     def _on_refused(self, agent: _Agent, text: str) -> None:
         agent.refusal = text
@@ -741,6 +800,8 @@ class RemoteCrew(Crew):
 _OF_AGENTS: dict[str, Callable[..., None]] = {
     "hello": RemoteCrew._on_hello,
     "refused": RemoteCrew._on_refused,
+    "pong": RemoteCrew._on_pong,
+    "got": RemoteCrew._on_got,
     "closed": RemoteCrew._on_closed,
 }
 _OF_WORKERS: dict[str, Callable[..., None]] = {

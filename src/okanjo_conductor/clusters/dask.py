@@ -26,11 +26,18 @@ from okanjo_conductor.clusters._watching import WatchingEngine
 from okanjo_conductor.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from okanjo_conductor._io.loops import Loop
     from okanjo_conductor.clusters._remote import Engine, Events
 
+_AHEAD = 2
+"""Packets that are taken from an agent before the run has had the first of them."""
+_CONNECT = 30.0
+"""Seconds in which a scheduler must answer, as Dask has it."""
+_PATIENCE = 2.0
+"""Seconds that a call may take which tells an agent to end: one whose process is gone never hears,
+and Dask does not always say so."""
 _POLL = 1.0
 """Seconds that an agent waits for something to say before it says that it lives."""
 
@@ -53,7 +60,7 @@ class DaskCluster(RemoteCluster):
         placement_timeout: seconds until a run without any Dask worker is given up.
 
     Raises:
-        ConfigurationError: Dask is not installed, or a number makes no sense.
+        ConfigurationError: Dask is not installed, or an argument makes no sense.
     """
 
     name = "dask"
@@ -79,6 +86,9 @@ class DaskCluster(RemoteCluster):
         except ImportError as error:
             message = "DaskCluster needs Dask: pip install 'okanjo-conductor[dask]'"
             raise ConfigurationError(message) from error
+        if not isinstance(client, str) and not hasattr(client, "scheduler_info"):
+            message = f"client={client!r}: a distributed.Client, or the address of a scheduler"
+            raise ConfigurationError(message)
         self.client = client
         self.resources = dict(resources or {})
 
@@ -130,7 +140,11 @@ class _DaskEngine(WatchingEngine):
         if isinstance(given, str):
             from distributed import Client
 
-            self._client = Client(given, set_as_default=False, direct_to_workers=True)
+            # Earlier than the run gives up: so it can be said why.
+            timeout = min(self._cluster._placement_timeout / 2, _CONNECT)
+            self._client = Client(
+                given, set_as_default=False, direct_to_workers=True, timeout=timeout
+            )
             self._is_ours = True
         else:
             self._client = given
@@ -149,6 +163,13 @@ class _DaskEngine(WatchingEngine):
                 found.append(Node(address, cluster.slots_per_node or room, address))
         asked = f"Dask workers with {cluster.resources}" if cluster.resources else "Dask workers"
         return found, f"{asked} were asked for, and there is {'; '.join(there) or 'none'}"
+
+    def why_silent(self, node: Node) -> str:
+        """Say what keeps a Dask worker from answering."""
+        return (
+            f". The agent on {node.label} has not come up: that Dask worker may be paused for want "
+            "of memory, or something in it holds its event loop"
+        )
 
     def start_agent(
         self, agent_id: int, node: str, setup: tuple[Any, ...], blobs: dict[str, bytes]
@@ -182,6 +203,10 @@ class _DaskEngine(WatchingEngine):
             pure=False,
         )
 
+    def call(self, function: Callable[[], None]) -> None:
+        """Have a function called on the client's loop."""
+        self._client.loop.add_callback(function)
+
     def as_current(self) -> Any:
         """Make the client the one that Dask's own code finds."""
         return self._client.as_current()
@@ -209,8 +234,7 @@ class _DaskEngine(WatchingEngine):
 
 
 async def _release_all(agents: list[_Actor]) -> None:
-    for agent in agents:
-        await agent.abandon()
+    await asyncio.gather(*(agent.abandon() for agent in agents))
 
 
 class _Actor:
@@ -224,11 +248,14 @@ class _Actor:
         self._early: list[bytes] | None = []
         """What is to be sent once it is there; then None."""
         self._is_over = False
+        self._room = asyncio.Semaphore(_AHEAD)
+        self._listening: asyncio.Task[None] | None = None
 
     async def start(
         self, engine: _DaskEngine, node: str, setup: bytes, blobs: dict[str, bytes]
     ) -> None:
         """Make it, and wait for what it says until it has ended."""
+        self._listening = asyncio.current_task()
         try:
             self._future = await engine.make_actor(self._agent_id, node, setup, blobs)
             with engine.as_current():  # a handle looks for its client there, once
@@ -238,10 +265,17 @@ class _Actor:
             early, self._early = self._early, None
             for packet in early or ():
                 await self.put(packet)
+            turn = partial(engine.call, self._room.release)
             while (packet := await self._poll()) is not None:
-                call_soon(self._loop, self._events.on_packet, self._agent_id, packet)
+                await self._room.acquire()
+                call_soon(self._loop, self._deliver, packet, turn)
         except Exception as error:
             self._on_error(error)
+
+    def _deliver(self, packet: bytes, then: Callable[[], None]) -> None:
+        """Let the run have a packet; in its thread."""
+        then()
+        self._events.on_packet(self._agent_id, packet)
 
     async def put(self, packet: bytes) -> None:
         """Call it with a packet; what comes of the call is seen by the one that waits."""
@@ -253,10 +287,12 @@ class _Actor:
 
     async def abandon(self) -> None:
         """Have it end, if it has not, and let go of it."""
-        if self._early is None and not self._is_over:
+        was_over, self._is_over = self._is_over, True
+        if self._early is None and not was_over:
             with suppress(Exception):  # it is gone
-                await self._abandon()
-        self._is_over = True
+                await asyncio.wait_for(self._abandon(), _PATIENCE)
+        if self._listening is not None:
+            self._listening.cancel()
         if self._future is not None:
             self._future.release()
 

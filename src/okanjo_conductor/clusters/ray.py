@@ -34,12 +34,9 @@ _POLL = 1.0
 """Seconds that an agent waits for something to say before it says that it lives."""
 _POLLS = 2
 """Calls that wait at a time."""
-_WARNING = 30
-"""A level of `logging`."""
-_HINT = (
-    "If the cluster asks for a token, as clusters do by default since Ray 2.59, set RAY_AUTH_TOKEN "
-    "or RAY_AUTH_TOKEN_PATH, and leave RAY_AUTH_MODE alone"
-)
+_ERROR = 40
+"""A level of `logging`. Below, Ray tells that we connect from a thread of our own."""
+_AUTH_MODE, _TOKENS = "RAY_AUTH_MODE", ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
 class RayCluster(RemoteCluster):
@@ -56,7 +53,9 @@ class RayCluster(RemoteCluster):
         slots_per_node: workers per node, each of which reserves a CPU; default: its CPUs.
         resources: what an agent asks for besides, by name: ``{"GPU": 2, "fast_disk": 1}``. Nodes
             that do not have it are not used.
-        runtime_env: Ray's description of the environment of agents and workers: packages, files.
+        runtime_env: Ray's description of the environment of agents and workers: packages, files,
+            variables. Folders of this machine are brought along only where the run connects
+            itself: else give them to ``ray.init()``.
         lease: seconds for which an agent works on without news of its conductor; and, where it is
             not certain that a lost agent has ended, those after which its jobs go to others.
         placement_timeout: seconds until a run without any node for its workers is given up.
@@ -131,7 +130,13 @@ class _RayEngine(WatchingEngine):
         if ray.is_initialized():
             return
         self._is_ours = True
-        ray.init(self._cluster.address, log_to_driver=False, logging_level=_WARNING)
+        ray.init(
+            self._cluster.address,
+            # Only here are folders of this machine brought along; actors inherit it.
+            runtime_env=self._cluster.runtime_env or None,
+            log_to_driver=False,
+            logging_level=_ERROR,
+        )
 
     def _why_not(self, error: Exception) -> str:
         return _why_not(self._cluster.address, error)
@@ -149,12 +154,27 @@ class _RayEngine(WatchingEngine):
             label = entry["NodeManagerHostname"]
             there.append(f"{label} with {_shown(has)}")
             room = cluster.slots_per_node or int(has.get("CPU", 0))
-            wanted = {"CPU": room, **cluster.resources}
+            wanted = self._asked(room)
             if room and all(has.get(name, 0) >= amount for name, amount in wanted.items()):
                 found.append(Node(entry["NodeID"], room, f"{label} ({entry['NodeID'][:8]})"))
-        asked = _shown({"CPU": cluster.slots_per_node or 1, **cluster.resources})
+        asked = _shown(self._asked(cluster.slots_per_node or 1))
         facts = f"of each node {asked} was asked for, and there is {'; '.join(there) or 'no node'}"
         return found, facts
+
+    def _asked(self, room: int) -> dict[str, float]:
+        return {"CPU": room, **self._cluster.resources}
+
+    def why_silent(self, node: Node) -> str:
+        """Say what its agent waits for, and what of that is free."""
+        asked = self._asked(node.room)
+        text = f". The agent on {node.label} waits for {_shown(asked)}"
+        with suppress(Exception):  # it is not public, and may be gone one day
+            from ray._private.state import available_resources_per_node
+
+            free = available_resources_per_node()[node.name]  # type: ignore[no-untyped-call]
+            there = {name: free.get(name, 0) for name in asked}
+            text += f", of which {_shown(there)} is free: something else holds the rest"
+        return f"{text}. Give a smaller slots_per_node, or a longer placement_timeout"
 
     def start_agent(
         self, agent_id: int, node: str, setup: tuple[Any, ...], blobs: dict[str, bytes]
@@ -165,7 +185,7 @@ class _RayEngine(WatchingEngine):
 
         for name in blobs.keys() - self._blobs.keys():
             self._blobs[name] = ray.put(blobs[name])
-        asked = {"CPU": self._rooms[node], **self._cluster.resources}
+        asked = self._asked(self._rooms[node])
         handle = (
             ray.remote(concurrency_groups={"poll": _POLLS})(_AgentActor)  # type: ignore[call-overload]
             .options(
@@ -175,7 +195,7 @@ class _RayEngine(WatchingEngine):
                 max_restarts=0,
                 max_task_retries=0,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-                runtime_env=self._cluster.runtime_env or None,
+                runtime_env=None if self._is_ours else self._cluster.runtime_env or None,
             )
             .remote(setup, list(self._blobs), *self._blobs.values())
         )
@@ -266,7 +286,18 @@ def _in_short(text: str) -> str:
 def _why_not(address: str | None, error: Exception) -> str:
     where = "" if address is None else f" at {address}"
     text = f"no connection with the Ray cluster{where}: {type(error).__name__}: {error}"
-    return f"{text}. {_HINT}" if isinstance(error, ConnectionError) else text
+    return f"{text}. {_hint()}" if isinstance(error, ConnectionError) else text
+
+
+def _hint() -> str:
+    """Say what Ray does not: a token that is missing, or wrong, looks like a cluster that is."""
+    mode = os.environ.get(_AUTH_MODE)
+    given = next((name for name in _TOKENS if os.environ.get(name)), "neither")
+    return (
+        "If it is up, it asks for a token, as newer versions of Ray have it: set "
+        f"{_AUTH_MODE}=token (it is {'not set' if mode is None else repr(mode)} here) and "
+        f"{' or '.join(_TOKENS)} to the token of that cluster (set here: {given})"
+    )
 
 
 def _shown(resources: Mapping[str, float]) -> str:

@@ -21,6 +21,7 @@ from okanjo_conductor._wire import byvalue, failures, pickling
 from okanjo_conductor._wire import messages as msg
 from okanjo_conductor._wire.codec import Encoded, decode
 from okanjo_conductor.errors import ReadOnlyLookupError, SerialisationError
+from okanjo_conductor.lookups._attending import Attention
 from okanjo_conductor.lookups._kinds import Loading, Lookup, loading_of
 
 if TYPE_CHECKING:
@@ -123,14 +124,17 @@ class Desk:
         self._loads: dict[str, Loads] = {}
         """By lookup, where entries are made when asked for."""
         self._flights = count(1)
+        self._attention = Attention(loop, links, self._glance)
 
     def close(self) -> None:
-        """Make no more entries."""
+        """Answer nobody any more, and make no more entries."""
+        self._attention.close()
         for loads in self._loads.values():
             loads.close()
 
     def forget_worker(self, worker_id: int) -> None:
         """A worker is gone: its requests need no answer."""
+        self._attention.forget(worker_id)
         self._news.pop(worker_id, None)
         for keepers in self._keepers.values():
             keepers.pop(worker_id, None)
@@ -192,6 +196,8 @@ class Desk:
         return "cached", function, given.max_entries
 
     def _on_look_up(self, worker_id: int, message: msg.LookUp) -> None:
+        if message.plain is not None and len(message.plain) == 1:
+            self._attention.note(worker_id)
         loading = loading_of(self._owner.lookups.get(message.name))
         if loading is None:
             self._answer(worker_id, message.request, lambda: self._found(message))
@@ -209,6 +215,17 @@ class Desk:
             self._loads_of(message.name, loading).wait(waiter, missing)
         else:
             self._answer(worker_id, message.request, lambda: self._entries(message.name, keys))
+
+    def _glance(self, name: str, key: Any) -> tuple[Any, ...] | None:
+        """Find an entry that can be answered at once, and is plain data."""
+        try:
+            loading = loading_of(self._owner.lookups.get(name))
+            if loading is not None and key not in loading.data:
+                return msg.UNSEEN
+            (hit,) = self._entries(name, [key])
+        except Exception:  # told to the worker when it asks in the usual way
+            return msg.UNSEEN
+        return hit if hit is None or type(hit[0]) in msg.PLAIN else msg.UNSEEN
 
     def _found(self, message: msg.LookUp) -> list[Any]:
         return self._entries(message.name, _keys_of(message))

@@ -6,6 +6,7 @@ what it had written beyond was not committed, and is written anew.
 
 from __future__ import annotations
 
+import builtins
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -84,9 +85,9 @@ class EachOutcome(Sink):
     def __init__(self, function: Callable[[Outcome], Any]) -> None:
         self.function = function
         module = getattr(function, "__module__", type(function).__module__)
-        self.name = (
-            f"function:{module}.{getattr(function, '__qualname__', type(function).__qualname__)}"
-        )
+        name = f"{module}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+        # Ray puts a function of its own in the place of `print`, now or in the next run.
+        self.name = "function:" + ("builtins.print" if function is builtins.print else name)
 
     def write(self, outcomes: Sequence[Outcome], seq: int) -> Any:
         """Call the function with each of these."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -173,6 +174,11 @@ class CheckWorker(ConductorWorker):
         if self.attempt == 1:
             self.crash("after adding")
         return name
+
+    def speak(self, text: str) -> None:
+        """Log and print."""
+        logging.getLogger(__name__).warning("logged: %s", text)
+        print("printed:", text)  # noqa: T201 - it is checked where that comes out
 
     def stop_run(self, reason: str) -> None:
         """Have the run stopped."""

@@ -7,6 +7,9 @@ cluster says that it cannot do is not tried; that it is refused, is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
+import logging
 import tempfile
 import threading
 import traceback
@@ -28,6 +31,7 @@ from okanjo_conductor.errors import (
     WorkerStartError,
 )
 from okanjo_conductor.lookups._kinds import ABSENT, Loading, Lookup
+from okanjo_conductor.testing import _cluster_jobs
 from okanjo_conductor.testing._cluster_jobs import (
     AsyncCheckWorker,
     CannotSetUp,
@@ -381,6 +385,33 @@ def _stats(scene: _Scene) -> None:
     stats, workers = ran.report.last_stats, ran.report.workers_started
     _expect(stats.get("jobs_done"), 500, "the sum of the workers' own counters")
     _expect(stats.get("mine"), 7 * workers, "the sum of counters that were given to workers")
+
+
+class _Keeper(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record's text."""
+        self.texts.append(record.getMessage())
+
+
+def _logs_and_prints(scene: _Scene) -> None:
+    handler, prints = _Keeper(), io.StringIO()
+    logger = logging.getLogger(_cluster_jobs.__name__)
+    logger.addHandler(handler)
+    try:
+        with contextlib.redirect_stdout(prints):
+            scene.run([("speak", n) for n in "ab"])
+    finally:
+        logger.removeHandler(handler)
+    logged = "log records of workers, in the conductor's logging"
+    _expect(sorted(handler.texts), ["logged: a", "logged: b"], logged)
+    lines = sorted(prints.getvalue().splitlines())
+    _expect(lines, ["printed: a", "printed: b"], "lines of workers, in the conductor's own output")
 
 
 # Lookups
@@ -743,6 +774,7 @@ _CHECKS: dict[str, Callable[[_Scene], None]] = {
     "messages_to_workers": _messages_to_workers,
     "progress_and_abort": _progress_and_abort,
     "stats": _stats,
+    "logs_and_prints": _logs_and_prints,
     "lookups": _lookups,
     "cached_lookups": _cached_lookups,
     "made_entries": _made_entries,
