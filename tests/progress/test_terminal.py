@@ -96,6 +96,7 @@ def test_the_view_shows_what_goes_on_and_leaves_a_line(script, go_on):
 PRINTING = """
 logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
 is_shown = Moment(go_on.path + " too")
+is_told = Moment(go_on.path + " three")
 def job(number):
     if number == 5:
         is_shown.wait()
@@ -105,14 +106,16 @@ def job(number):
     if number == 7:
         print("a job complains", file=sys.stderr)
     if number == 8:
+        is_told.wait()
+    if number == 9:
         go_on.wait()
     return number
 conductor = Conductor(
-    job, jobs_queue=range(9), worker_limit=1, progress=True, logging=False
+    job, jobs_queue=range(10), worker_limit=1, progress=True, logging=False
 )
 @conductor.on("job_done")
 def tell(outcome):
-    if outcome.job == 7:
+    if outcome.job == 8:
         print("the conductor prints", end="")
         print(", and goes on")
         logging.warning("the conductor logs")
@@ -122,25 +125,22 @@ conductor.run()
 
 
 def test_what_is_printed_and_logged_stands_above_the_view(script, go_on, moment):
-    is_shown = moment("go on too")
+    is_shown, is_told = moment("go on too"), moment("go on three")
+    by_jobs = ["a job prints", "INFO a job logs", "a job complains"]
     with Terminal(script(PRINTING)) as terminal:
-        terminal.until(lambda text: "5 of 9 jobs" in text)
+        terminal.until(lambda text: "5 of 10 jobs" in text)
         is_shown.happen()
+        terminal.until(lambda text: all(line in text for line in by_jobs))
+        is_told.happen()
         middle = terminal.until(lambda text: "Sure?" in text and "━" in text)
         go_on.happen()
         end = terminal.end()
-    printed = [
-        "a job prints",
-        "INFO a job logs",
-        "a job complains",
-        "the conductor prints, and goes on",
-        "WARNING the conductor logs",
-    ]
     lines = end.splitlines()
-    assert sorted(lines[:5]) == sorted(printed)
-    assert "\nSure?\n━" in middle
+    assert sorted(lines[:3]) == sorted(by_jobs)
+    assert lines[3:5] == ["the conductor prints, and goes on", "WARNING the conductor logs"]
+    assert "WARNING the conductor logs\nSure?\n━" in middle
     assert lines[5] == "Sure?"
-    assert lines[6].startswith("9 jobs in")
+    assert lines[6].startswith("10 jobs in")
 
 
 def test_a_worker_that_is_killed_is_told(script, go_on):
