@@ -597,6 +597,7 @@ class Run:
             link.finish()  # the core may answer its last outcomes with a hand-out: still a link
             if skipped is not None:
                 self._post_declined(worker_id, *skipped)
+            self._accept_added()  # likewise
             stderr = link.stderr
             del self._links[worker_id]
             self.posts.worker_gone(worker_id)

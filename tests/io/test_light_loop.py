@@ -255,8 +255,8 @@ def test_a_coroutine_takes_an_upgrade_and_nothing_is_lost(loop, pair):
 
     loop.add_reader(ours, read)
     loop.add_writer(theirs, print)
-    loop.call_at(loop.time() + 0.001, theirs.send, b"hello")
-    cancelled = loop.call_at(loop.time() + 0.001, told.append, "cancelled")
+    cancelled = loop.call_at(loop.time() + 0.5, told.append, "cancelled")
+    loop.call_at(loop.time() + 0.5, theirs.send, b"hello")
     loop.call_soon(upgrade)
     loop.call_soon(loop.remove_writer, theirs)
     loop.call_soon(cancelled.cancel)

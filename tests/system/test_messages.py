@@ -10,7 +10,8 @@ from collections import Counter
 import pytest
 
 from faults.moments import touch, wait_for_file
-from okanjo_conductor import Cause, Conductor, JobState, Retry, current_worker
+from okanjo_conductor import Cause, Conductor, JobState, Retry, current_job, current_worker
+from okanjo_conductor._io.light_loop import LightLoop
 from okanjo_conductor.errors import (
     ConductorStateError,
     ConfigurationError,
@@ -862,3 +863,24 @@ def test_progress_is_a_fraction():
 
     assert isinstance(outcome.error, ConfigurationError)
     assert "from 0 to 1" in str(outcome.error)
+
+
+def test_jobs_that_a_worker_has_added_before_it_died_are_for_others(monkeypatch):
+    """Even if the news of its death comes before anything was done about them."""
+    call_soon = LightLoop.call_soon
+
+    def neglect(self, callback, *args):
+        if getattr(callback, "__name__", "") == "_accept_added":
+            callback = id  # it is done ahead of the next event
+            args = (None,)
+        return call_soon(self, callback, *args)
+
+    def work(job):
+        if job == 0 and current_job().attempt == 1:
+            current_worker().add_job(1)
+            os._exit(1)
+        return job
+
+    monkeypatch.setattr(LightLoop, "call_soon", neglect)
+    conductor = Conductor(work, jobs_queue=[0], worker_limit=1, logging=False)
+    assert sorted(outcome.value for outcome in conductor.outcomes()) == [0, 1]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _BATCHES_HELD = 2
 """Per worker: one at work, one waiting while word of the first travels."""
-_COMPARED = 64
+_COMPARED = 16
 """Among how many workers, at least, the emptiest is given a job and the fullest asked for some."""
 
 

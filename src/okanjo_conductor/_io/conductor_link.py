@@ -148,6 +148,8 @@ class ConductorLink:
 
     def recall(self, last: Ordinal, answer: Callable[[Ordinal], None]) -> None:
         """Take back what the worker has not started; answer with the last one it may execute."""
+        if self._is_closed:
+            return  # it is dead: its exit, which is about to be told, gives back everything
         page = self._ends.cells
         cells.revoke(page, last)
         barrier = cells.barrier_for(page)
