@@ -30,6 +30,7 @@ import pytest
 
 from faults.moments import state_of, touch, wait_until
 from okanjo_conductor import Cause, Conductor, JobState
+from okanjo_conductor._core import fleet
 
 from .matrix import (
     ASYNC,
@@ -101,6 +102,12 @@ def cells():
     for moment, *row in rows:
         for fault, cell in zip(faults, row, strict=True):
             yield moment.strip(), fault, cell.strip()
+
+
+@pytest.fixture(autouse=True)
+def _others_wait(monkeypatch):
+    """Let the next job wait behind the victim as long as it takes to come to the moment."""
+    monkeypatch.setattr(fleet, "_PATIENCE", 3600.0)
 
 
 def expected(cell):
