@@ -64,7 +64,7 @@ def test_of_the_dead_nothing_is_known():
     board.forget(workers[0])
     board.refresh()
     assert [*board.idle] == [2]
-    assert (board.takers, board.next_due()) == (1, None)
+    assert (board.sharers, board.next_due()) == (1, None)
 
 
 def test_a_worker_that_dies_young_is_not_recycled_later():

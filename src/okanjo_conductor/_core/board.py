@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 
 _SLACK = 64
 """Entries of the heap that may be out of date, besides as many as are not."""
-
-
-_NOTHING = (0, 0, 0, 0, 0)
-"""What a worker adds to the sums: takers, sharers, room, spare, coming."""
+_NOTHING = (0, 0, 0, 0)
+"""What a worker adds to the sums: sharers, room, spare, coming."""
 
 
 class Board:
@@ -51,12 +49,10 @@ class Board:
         """Who holds jobs behind another one that could be recalled."""
         self.spent: dict[WorkerId, Worker] = {}
         """Who is to be recycled."""
-        self.takers = 0
-        """How many workers take jobs."""
         self.sharers = 0
-        """How many of them take jobs like any others: neither a suspect alone, nor set aside."""
+        """How many workers take jobs like any others: neither a suspect alone, nor set aside."""
         self.room = 0
-        """How many jobs the takers take at once when they have none."""
+        """How many jobs those that take jobs take at once when they have none."""
         self.spare = 0
         """How many jobs wait behind others in workers, less the workers that have none."""
         self.coming = 0
@@ -65,7 +61,7 @@ class Board:
     def summary(self) -> tuple[object, ...]:
         """Return everything written down here, as plain data."""
         places = (self.idle, self.hungry, self.givers, self.spent)
-        sums = (self.takers, self.sharers, self.room, self.spare, self.coming)
+        sums = (self.sharers, self.room, self.spare, self.coming)
         return (*map(sorted, places), sums, self.next_due(), sorted(self._due_at.items()))
 
     def touch(self, worker: Worker) -> None:
@@ -161,7 +157,7 @@ class Board:
         _put(self.spent, worker, is_there=takes and self._is_spent(worker, left))
         spare = waiting or -(left > 0 and not held)
         coming = waiting if worker.is_recalled else 0
-        self._tally(worker.id, (1, shares, most, spare, coming) if takes else (0, 0, 0, 0, coming))
+        self._tally(worker.id, (shares, most, spare, coming) if takes else (0, 0, 0, coming))
         self._note_due(worker.id, worker.next_due(is_waited_in=is_waited_in))
 
     def _tally(self, worker_id: WorkerId, share: tuple[int, ...]) -> None:
@@ -169,11 +165,10 @@ class Board:
         if share == before:
             return
         self._shares[worker_id] = share
-        self.takers += share[0] - before[0]
-        self.sharers += share[1] - before[1]
-        self.room += share[2] - before[2]
-        self.spare += share[3] - before[3]
-        self.coming += share[4] - before[4]
+        self.sharers += share[0] - before[0]
+        self.room += share[1] - before[1]
+        self.spare += share[2] - before[2]
+        self.coming += share[3] - before[3]
 
 
 def _put(places: dict[WorkerId, Worker], worker: Worker, *, is_there: bool) -> None:
